@@ -1,0 +1,2 @@
+//! Echo servers side by side, in one run.
+fn main() {}
