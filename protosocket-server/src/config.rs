@@ -1,0 +1,193 @@
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
+
+use protosocket::{
+    Clock, ConfigError, ConnectionConfig, ConnectionObserver, Limits, SocketListener, TcpOptions,
+    TcpSocketListener,
+};
+
+use crate::{ProtosocketServer, ServerConnector, registry::Bounds};
+
+/// Options of the sockets that a server listens on and accepts.
+pub type ProtosocketSocketConfig = TcpOptions;
+
+/// Configures a server: its limits, its socket, and the life of its connections.
+///
+/// | setting | default | here it means |
+/// |---|---|---|
+/// | [`max_buffer_length`](Self::max_buffer_length) | 32 MiB | the largest message that is buffered; nothing is reserved for it |
+/// | [`max_queued_outbound_messages`](Self::max_queued_outbound_messages) | 1,024 | the bound of the channel into a connection |
+/// | [`buffer_allocation_increment`](Self::buffer_allocation_increment) | 256 KiB | what one read takes at most while messages are large |
+/// | [`max_connections`](Self::max_connections) | 65,536 | connections in all; a newcomer replaces the oldest that said nothing |
+/// | [`max_connections_per_address`](Self::max_connections_per_address) | off | connections from one IP address |
+/// | [`max_handshakes`](Self::max_handshakes) | 1,024 | connections being established; a newcomer replaces the oldest |
+///
+/// Deadlines are those of [`Limits::server`] unless [`limits`](Self::limits) says otherwise. What
+/// cannot work is refused when the server is bound.
+#[derive(Debug, Clone)]
+pub struct ProtosocketServerConfig {
+    limits: Limits,
+    socket: ProtosocketSocketConfig,
+    bounds: Bounds,
+    clock: Option<Arc<dyn Clock>>,
+    observer: Option<Arc<dyn ConnectionObserver>>,
+}
+
+impl ProtosocketServerConfig {
+    /// The largest message that a peer may send, in bytes, framing included. A larger one ends
+    /// its connection. Memory grows with what has arrived, so a high limit costs nothing by itself.
+    #[must_use]
+    pub fn max_buffer_length(mut self, bytes: usize) -> Self {
+        self.limits = self.limits.max_message_size(bytes);
+        self
+    }
+
+    /// How many messages wait in the channel into a connection before `try_send` says that it is
+    /// full and `send` waits. What has been encoded is bounded in bytes, see [`Limits`].
+    #[must_use]
+    pub fn max_queued_outbound_messages(mut self, messages: usize) -> Self {
+        self.limits = self.limits.max_queued_messages(messages);
+        self
+    }
+
+    /// How much one read of a connection takes at most while its messages are large, in bytes.
+    /// Connections of small messages share a buffer, and idle ones hold none.
+    #[must_use]
+    pub fn buffer_allocation_increment(mut self, bytes: usize) -> Self {
+        self.limits = self.limits.receive_chunk(bytes);
+        self
+    }
+
+    /// The deadlines and limits of connections. Replaces what the three settings above said.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Options of the TCP sockets.
+    #[must_use]
+    pub fn socket_config(mut self, config: ProtosocketSocketConfig) -> Self {
+        self.socket = config;
+        self
+    }
+
+    /// Connections in all. At the limit, a newcomer takes the place of the oldest connection that
+    /// has not sent a message; without one, the newcomer is closed.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.bounds.connections = connections;
+        self
+    }
+
+    /// Connections from one IP address. Off by default: behind a proxy or a NAT all clients have
+    /// the same.
+    #[must_use]
+    pub fn max_connections_per_address(mut self, connections: impl Into<Option<usize>>) -> Self {
+        self.bounds.per_address = connections.into();
+        self
+    }
+
+    /// Connections that are being established: TLS handshakes, proxy headers. At the limit, a
+    /// newcomer takes the place of the oldest.
+    #[must_use]
+    pub fn max_handshakes(mut self, handshakes: usize) -> Self {
+        self.bounds.handshakes = handshakes;
+        self
+    }
+
+    /// Take the time from `clock`.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Tell `observer` what happens to connections.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn ConnectionObserver>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Listen on a TCP address. The server must be polled for anything to happen.
+    ///
+    /// # Errors
+    /// Settings that cannot work, and those of the system: address in use, not available, not
+    /// permitted.
+    pub fn bind_tcp<C>(self, address: SocketAddr, connector: C) -> io::Result<ProtosocketServer<C>>
+    where
+        C: ServerConnector<SocketListener = TcpSocketListener>,
+    {
+        let listener = TcpSocketListener::listen(address, self.socket.clone())?;
+        self.build_server(listener, connector)
+    }
+
+    /// Listen on a Unix socket at `path`.
+    ///
+    /// # Errors
+    /// Settings that cannot work, and those of the system.
+    #[cfg(unix)]
+    pub fn bind_unix<C>(
+        self,
+        path: impl AsRef<Path>,
+        connector: C,
+    ) -> io::Result<ProtosocketServer<C>>
+    where
+        C: ServerConnector<SocketListener = protosocket::UnixSocketListener>,
+    {
+        let listener = protosocket::UnixSocketListener::listen(path)?;
+        self.build_server(listener, connector)
+    }
+
+    /// Serve what comes in through any listener.
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub fn build_server<C, L>(self, listener: L, connector: C) -> io::Result<ProtosocketServer<C>>
+    where
+        C: ServerConnector<SocketListener = L>,
+        L: SocketListener,
+    {
+        for (name, bound) in [
+            ("max_connections", self.bounds.connections),
+            ("max_handshakes", self.bounds.handshakes),
+            (
+                "max_connections_per_address",
+                self.bounds.per_address.unwrap_or(usize::MAX),
+            ),
+        ] {
+            if bound == 0 {
+                return Err(ConfigError::zero(name).into());
+            }
+        }
+        let mut config = ConnectionConfig::server(self.limits)?;
+        if let Some(clock) = self.clock {
+            config = config.with_clock(clock);
+        }
+        if let Some(observer) = self.observer {
+            config = config.with_observer(observer);
+        }
+        Ok(ProtosocketServer::new(
+            listener,
+            connector,
+            config,
+            self.bounds,
+        ))
+    }
+}
+
+impl Default for ProtosocketServerConfig {
+    fn default() -> Self {
+        Self {
+            limits: Limits::server(),
+            socket: ProtosocketSocketConfig::default(),
+            bounds: Bounds {
+                connections: 65_536,
+                per_address: None,
+                handshakes: 1024,
+            },
+            clock: None,
+            observer: None,
+        }
+    }
+}

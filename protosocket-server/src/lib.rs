@@ -1,0 +1,24 @@
+//! Servers of [`protosocket`] connections.
+//!
+//! Implement [`ServerConnector`], bind it with a [`ProtosocketServerConfig`], and spawn the
+//! [`ProtosocketServer`] that comes out. The server accepts, and nothing ends that but a
+//! [`ServerHandle`]: it survives the loss of file descriptors, the whims of the network, and
+//! panics in the code that it calls. Connections are established in tasks of their own, with
+//! deadlines and limits; [`ServerHandle::drain`] lets them finish and reports what became of them.
+
+mod config;
+pub use config::{ProtosocketServerConfig, ProtosocketSocketConfig};
+
+mod connection;
+pub use connection::ServerConnection;
+
+mod connector;
+pub use connector::ServerConnector;
+
+mod drain;
+pub use drain::DrainReport;
+
+mod registry;
+
+mod server;
+pub use server::{ProtosocketServer, ServerHandle};

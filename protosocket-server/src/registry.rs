@@ -1,0 +1,312 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use protosocket::{
+    CloseReason, ConnectionConfig, ConnectionHandle, ConnectionStats, PeerAddress, Refusal,
+};
+use slab::Slab;
+use tokio::sync::watch;
+
+use crate::DrainReport;
+
+/// How many connections a server has, in all, per address and in handshakes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) connections: usize,
+    pub(crate) per_address: Option<usize>,
+    pub(crate) handshakes: usize,
+}
+
+/// What the server, its handles and its connections know in common.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    config: ConnectionConfig,
+    bounds: Bounds,
+    table: Mutex<Table>,
+    /// Set when a drain begins, so that the accept loop stops.
+    draining: watch::Sender<bool>,
+    /// Set when it is done.
+    report: watch::Sender<Option<DrainReport>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    connections: Slab<ConnectionHandle>,
+    per_address: HashMap<IpAddr, usize>,
+    /// Connections in the order of their coming that may not have said anything yet.
+    silent: VecDeque<ConnectionHandle>,
+    /// Connections in the order of their coming that are being established.
+    handshakes: VecDeque<ConnectionHandle>,
+    /// Connections that were told to make room and have not ended yet.
+    evicted: usize,
+    handshaking: usize,
+    drain: Option<Drain>,
+    listening: bool,
+}
+
+#[derive(Debug)]
+struct Drain {
+    since: Instant,
+    deadline: Instant,
+    report: DrainReport,
+}
+
+impl Registry {
+    pub(crate) fn new(config: ConnectionConfig, bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            bounds,
+            table: Mutex::new(Table {
+                listening: true,
+                ..Table::default()
+            }),
+            draining: watch::Sender::new(false),
+            report: watch::Sender::new(None),
+        })
+    }
+
+    pub(crate) fn config(&self) -> &ConnectionConfig {
+        &self.config
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().connections.len()
+    }
+
+    /// Take a connection into the table, or say why not.
+    pub(crate) fn admit(self: &Arc<Self>, peer: &PeerAddress) -> Result<Registration, Refusal> {
+        let mut table = self.lock();
+        if table.drain.is_some() {
+            return Err(Refusal::Draining);
+        }
+        let address = match (self.bounds.per_address, peer) {
+            (Some(limit), PeerAddress::Ip(address)) => {
+                // An address written as IPv6 is still the same IPv4 address.
+                let address = address.ip().to_canonical();
+                if table
+                    .per_address
+                    .get(&address)
+                    .is_some_and(|count| *count >= limit)
+                {
+                    return Err(Refusal::ConnectionsPerAddress);
+                }
+                Some(address)
+            }
+            _ => None,
+        };
+        // LIMIT: max_connections. A newcomer takes the place of the oldest that said nothing.
+        if table.connections.len() - table.evicted >= self.bounds.connections
+            && !table.evict_silent()
+        {
+            return Err(Refusal::Connections);
+        }
+        if let Some(address) = address {
+            *table.per_address.entry(address).or_default() += 1;
+        }
+        let handle = ConnectionHandle::new();
+        table.remember_silent(&handle);
+        let key = table.connections.insert(handle.clone());
+        Ok(Registration {
+            registry: self.clone(),
+            handle,
+            key,
+            address,
+            handshaking: false,
+            end: None,
+        })
+    }
+
+    /// Let every connection finish until `deadline`, and accept no more. An earlier deadline than
+    /// that of a drain under way replaces it.
+    pub(crate) fn begin_drain(&self, deadline: Instant) {
+        let mut table = self.lock();
+        let drain = table.drain.get_or_insert_with(|| Drain {
+            since: self.config.clock().now(),
+            deadline,
+            report: DrainReport::default(),
+        });
+        drain.deadline = drain.deadline.min(deadline);
+        for (_, handle) in &table.connections {
+            handle.drain(deadline);
+        }
+        drop(table);
+        self.draining.send_replace(true);
+        self.finish_drain();
+    }
+
+    /// The accept loop is gone, and its socket with it.
+    pub(crate) fn stop_listening(&self) {
+        self.lock().listening = false;
+        self.finish_drain();
+    }
+
+    pub(crate) fn watch_draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    pub(crate) fn watch_report(&self) -> watch::Receiver<Option<DrainReport>> {
+        self.report.subscribe()
+    }
+
+    /// The report as it stands, with what has not ended counted as stuck.
+    pub(crate) fn give_up_drain(&self) -> DrainReport {
+        let table = self.lock();
+        let mut report = table.drain.as_ref().map(|drain| drain.report(&self.config));
+        let report = report.get_or_insert_default();
+        report.stuck = table.connections.len();
+        *report
+    }
+
+    /// How long to wait for the drain under way, deadline and grace included.
+    pub(crate) fn drain_wait(&self) -> Duration {
+        /// Connections act on the deadline by themselves, as soon as they are polled.
+        const GRACE: Duration = Duration::from_secs(1);
+        let deadline = self.lock().drain.as_ref().map(|drain| drain.deadline);
+        let now = self.config.clock().now();
+        deadline.map_or(GRACE, |deadline| {
+            deadline.saturating_duration_since(now) + GRACE
+        })
+    }
+
+    fn finish_drain(&self) {
+        let table = self.lock();
+        let Some(drain) = &table.drain else { return };
+        if table.listening || !table.connections.is_empty() {
+            return;
+        }
+        let report = drain.report(&self.config);
+        drop(table);
+        self.report.send_if_modified(|current| {
+            let first = current.is_none();
+            *current = current.or(Some(report));
+            first
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table
+            .lock()
+            .expect("no code that panics runs under it")
+    }
+}
+
+impl Drain {
+    fn report(&self, config: &ConnectionConfig) -> DrainReport {
+        DrainReport {
+            elapsed: config.clock().now().saturating_duration_since(self.since),
+            ..self.report
+        }
+    }
+}
+
+impl Table {
+    /// End the oldest connection that has not sent a message. Whether there was one.
+    fn evict_silent(&mut self) -> bool {
+        while let Some(handle) = self.silent.pop_front() {
+            if !handle.has_received() && !handle.is_ended() && !handle.is_aborted() {
+                handle.abort();
+                self.evicted += 1;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn remember_silent(&mut self, handle: &ConnectionHandle) {
+        self.silent.push_back(handle.clone());
+        // Forget the others once they are the most of them: O(1) for each that came.
+        if self.silent.len() > 2 * self.connections.len() + 64 {
+            self.silent
+                .retain(|handle| !handle.has_received() && !handle.is_ended());
+        }
+    }
+}
+
+/// A connection's place in the table, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    registry: Arc<Registry>,
+    handle: ConnectionHandle,
+    key: usize,
+    address: Option<IpAddr>,
+    handshaking: bool,
+    end: Option<Box<(CloseReason, ConnectionStats)>>,
+}
+
+impl Registration {
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) fn handle(&self) -> &ConnectionHandle {
+        &self.handle
+    }
+
+    /// Establishing takes longer than a moment, so it counts.
+    pub(crate) fn begin_handshake(&mut self) {
+        if self.handshaking {
+            return;
+        }
+        self.handshaking = true;
+        let mut table = self.registry.lock();
+        table.handshaking += 1;
+        table.handshakes.push_back(self.handle.clone());
+        // LIMIT: max_handshakes. The oldest has had the most time, and makes room.
+        if table.handshaking > self.registry.bounds.handshakes
+            && let Some(oldest) = table.handshakes.pop_front()
+        {
+            drop(table);
+            oldest.abort();
+            if let Some(observer) = self.registry.config.observer() {
+                observer.refused(None, Refusal::Handshakes);
+            }
+        }
+    }
+
+    pub(crate) fn end_handshake(&mut self) {
+        if !std::mem::take(&mut self.handshaking) {
+            return;
+        }
+        let mut table = self.registry.lock();
+        table.handshaking -= 1;
+        table
+            .handshakes
+            .retain(|handle| !handle.is_same(&self.handle));
+    }
+
+    /// The connection has ended.
+    pub(crate) fn end(&mut self, reason: CloseReason, stats: ConnectionStats) {
+        self.end = Some(Box::new((reason, stats)));
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.end_handshake();
+        let mut table = self.registry.lock();
+        table.connections.remove(self.key);
+        let was_evicted = self.handle.is_aborted() && !self.handle.has_received();
+        table.evicted -= usize::from(was_evicted && table.evicted > 0);
+        if let Some(address) = &self.address
+            && let Some(count) = table.per_address.get_mut(address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                table.per_address.remove(address);
+            }
+        }
+        if let Some(drain) = &mut table.drain {
+            match self.end.take().as_deref() {
+                Some((reason, stats)) => drain.report.count(reason, stats),
+                None => drain.report.dropped += 1,
+            }
+        }
+        drop(table);
+        self.handle.mark_ended();
+        self.registry.finish_drain();
+    }
+}

@@ -1,0 +1,625 @@
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use super::primitives::{
+    Arc, AtomicUsize, AtomicWaker, Mutex, Ordering, QueueReceiver, QueueSender, queue, yield_now,
+};
+
+/// No more messages are accepted.
+const CLOSED: usize = 1;
+/// Somebody waits for room, so a newcomer must not take it.
+const WAITING: usize = 2;
+/// One message that was accepted and not received.
+const ONE: usize = 4;
+
+/// Received messages are given back to the bound in batches of this size, or when the queue has
+/// run dry: an atomic operation per batch instead of one per message.
+const RELEASE: usize = 32;
+
+/// A channel into a connection that holds at most `capacity` messages.
+///
+/// # Panics
+/// If `capacity` is 0: nothing could ever be sent.
+pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    assert!(
+        capacity > 0,
+        "a channel needs room for at least one message"
+    );
+    let (producer, consumer) = queue();
+    let shared = Arc::new(Shared {
+        state: AtomicUsize::new(0),
+        strong: AtomicUsize::new(1),
+        capacity: capacity.min(usize::MAX / ONE / 2),
+        waiters: Mutex::new(Waiters::default()),
+        abandoned: AtomicWaker::new(),
+        template: producer,
+    });
+    let sender = Sender {
+        queue: shared.template.clone(),
+        shared: shared.clone(),
+    };
+    let receiver = Receiver {
+        queue: consumer,
+        peeked: None,
+        unreleased: 0,
+        shared,
+    };
+    (sender, receiver)
+}
+
+/// What the two sides share. The order of messages is the queue's; this is the bound, the end,
+/// and who is still there.
+struct Shared<T> {
+    /// `CLOSED`, `WAITING`, and the number of accepted messages in units of `ONE`.
+    state: AtomicUsize,
+    /// Strong senders.
+    strong: AtomicUsize,
+    capacity: usize,
+    waiters: Mutex<Waiters>,
+    /// Woken when the last strong sender goes.
+    abandoned: AtomicWaker,
+    /// From which the queues of new senders are made. INVARIANT: it lives as long as the
+    /// receiver, so that the queue never believes its senders to be gone.
+    template: QueueSender<T>,
+}
+
+/// Senders that wait for room, first come first served.
+#[derive(Default)]
+struct Waiters {
+    next_ticket: u64,
+    /// In the order of their tickets.
+    waiting: VecDeque<(u64, Waker)>,
+    /// Tickets that have been given a place and have not used it yet, in order.
+    granted: VecDeque<u64>,
+}
+
+enum Refused {
+    Full,
+    Closed,
+}
+
+impl<T> Shared<T> {
+    /// Take one place: one atomic operation on one word.
+    #[inline]
+    fn reserve(&self) -> Result<(), Refused> {
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            if state & CLOSED != 0 {
+                return Err(Refused::Closed);
+            }
+            if state & WAITING != 0 || state / ONE >= self.capacity {
+                return Err(Refused::Full);
+            }
+            match self.state.compare_exchange_weak(
+                state,
+                state + ONE,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(current) => state = current,
+            }
+        }
+    }
+
+    /// Give back `count` places, to those that wait first.
+    fn release(&self, count: usize) {
+        let before = self.state.fetch_sub(count * ONE, Ordering::AcqRel);
+        if before & WAITING != 0 {
+            let mut waiters = self
+                .waiters
+                .lock()
+                .expect("no code that panics runs under it");
+            let woken = self.grant(&mut waiters);
+            drop(waiters);
+            woken.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Hand free places to those that wait. Returns whom to wake.
+    fn grant(&self, waiters: &mut Waiters) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        while !waiters.waiting.is_empty()
+            && self.state.load(Ordering::Acquire) / ONE < self.capacity
+        {
+            // Nobody else takes places while WAITING is set, and this lock is held.
+            self.state.fetch_add(ONE, Ordering::AcqRel);
+            if let Some((ticket, waker)) = waiters.waiting.pop_front() {
+                waiters.granted.push_back(ticket);
+                woken.push(waker);
+            }
+        }
+        if waiters.waiting.is_empty() {
+            self.state.fetch_and(!WAITING, Ordering::AcqRel);
+        }
+        woken
+    }
+
+    /// Accept nothing from here on. Those that wait are told at once.
+    fn close(&self) {
+        if self.state.fetch_or(CLOSED, Ordering::AcqRel) & CLOSED != 0 {
+            return;
+        }
+        let mut waiters = self
+            .waiters
+            .lock()
+            .expect("no code that panics runs under it");
+        let waiting = std::mem::take(&mut waiters.waiting);
+        let revoked = std::mem::take(&mut waiters.granted).len();
+        self.state.fetch_sub(revoked * ONE, Ordering::AcqRel);
+        self.state.fetch_and(!WAITING, Ordering::AcqRel);
+        drop(waiters);
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    fn accepted(&self) -> usize {
+        self.state.load(Ordering::Acquire) / ONE
+    }
+}
+
+/// Sends messages into a connection, from any task or thread.
+///
+/// Cloning is cheap, and each clone keeps its own order: what one `Sender` sends arrives in the
+/// order in which it was sent. A message is *accepted* when a send returns `Ok`; an accepted
+/// message is written to the peer, or counted in
+/// [`ConnectionStats::unsent`](crate::ConnectionStats::unsent).
+///
+/// A strong `Sender` says that messages may still come: after the end of the peer's input a
+/// connection waits for it. Whoever only holds one in reserve holds a [`WeakSender`].
+pub struct Sender<T> {
+    queue: QueueSender<T>,
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Sender<T> {
+    /// Send now or not at all.
+    ///
+    /// # Errors
+    /// Returns the message: [`TrySendError::Full`] while the channel is full or others wait for
+    /// room, [`TrySendError::Closed`] when the connection takes no more.
+    #[inline]
+    pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
+        match self.shared.reserve() {
+            Ok(()) => {
+                self.push(message);
+                Ok(())
+            }
+            Err(Refused::Full) => Err(TrySendError::Full(message)),
+            Err(Refused::Closed) => Err(TrySendError::Closed(message)),
+        }
+    }
+
+    /// Send as soon as there is room, in the order in which room was asked for.
+    ///
+    /// Dropping the future before it is done sends nothing and gives up the place in the line.
+    ///
+    /// # Errors
+    /// Returns the message when the connection takes no more.
+    #[inline]
+    pub fn send(&self, message: T) -> SendFuture<'_, T> {
+        SendFuture {
+            sender: self,
+            message: Some(message),
+            ticket: None,
+        }
+    }
+
+    /// Whether the connection takes no more messages.
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed()
+    }
+
+    /// How many messages the channel holds at most.
+    pub fn capacity(&self) -> usize {
+        self.shared.capacity
+    }
+
+    /// A handle that does not say that messages may still come.
+    pub fn downgrade(&self) -> WeakSender<T> {
+        WeakSender {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Put a message into the place that was reserved for it.
+    #[inline]
+    fn push(&self, message: T) {
+        self.queue.push(message);
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        self.shared.strong.fetch_add(1, Ordering::Relaxed);
+        Self {
+            queue: self.shared.template.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        if self.shared.strong.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.abandoned.wake();
+        }
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("accepted", &self.shared.accepted())
+            .field("capacity", &self.shared.capacity)
+            .field("closed", &self.shared.is_closed())
+            .finish()
+    }
+}
+
+/// A [`Sender`] in reserve: it does not keep a connection waiting.
+pub struct WeakSender<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> WeakSender<T> {
+    /// A strong sender, or `None` when the connection takes no more messages.
+    pub fn upgrade(&self) -> Option<Sender<T>> {
+        if self.shared.is_closed() {
+            return None;
+        }
+        self.shared.strong.fetch_add(1, Ordering::Relaxed);
+        Some(Sender {
+            queue: self.shared.template.clone(),
+            shared: self.shared.clone(),
+        })
+    }
+}
+
+impl<T> Clone for WeakSender<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<T> fmt::Debug for WeakSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakSender")
+            .field("closed", &self.shared.is_closed())
+            .finish()
+    }
+}
+
+/// A message on its way into the channel: what [`Sender::send`] returns.
+#[must_use = "a message is sent when this future is awaited"]
+pub struct SendFuture<'a, T> {
+    sender: &'a Sender<T>,
+    /// The message, until it has been accepted or given back.
+    message: Option<T>,
+    /// The place in the line, once one had to be taken.
+    ticket: Option<u64>,
+}
+
+// The message is moved out of the future and never pinned.
+impl<T> Unpin for SendFuture<'_, T> {}
+
+impl<T> SendFuture<'_, T> {
+    /// Join the line, unless a place has become free meanwhile.
+    fn enqueue(&mut self, waker: &Waker) -> Poll<Result<(), Refused>> {
+        let shared = &self.sender.shared;
+        let mut waiters = shared
+            .waiters
+            .lock()
+            .expect("no code that panics runs under it");
+        let state = shared.state.fetch_or(WAITING, Ordering::AcqRel);
+        if state & CLOSED != 0 {
+            shared.state.fetch_and(!WAITING, Ordering::AcqRel);
+            return Poll::Ready(Err(Refused::Closed));
+        }
+        if waiters.waiting.is_empty() && state / ONE < shared.capacity {
+            shared.state.fetch_add(ONE, Ordering::AcqRel);
+            shared.state.fetch_and(!WAITING, Ordering::AcqRel);
+            return Poll::Ready(Ok(()));
+        }
+        let ticket = waiters.next_ticket;
+        waiters.next_ticket += 1;
+        waiters.waiting.push_back((ticket, waker.clone()));
+        self.ticket = Some(ticket);
+        Poll::Pending
+    }
+
+    /// See whether the place that was waited for has been granted.
+    fn poll_ticket(&mut self, ticket: u64, waker: &Waker) -> Poll<Result<(), Refused>> {
+        let shared = &self.sender.shared;
+        let mut waiters = shared
+            .waiters
+            .lock()
+            .expect("no code that panics runs under it");
+        if let Ok(index) = waiters.granted.binary_search(&ticket) {
+            waiters.granted.remove(index);
+            self.ticket = None;
+            return Poll::Ready(Ok(()));
+        }
+        match waiters
+            .waiting
+            .binary_search_by_key(&ticket, |entry| entry.0)
+        {
+            Ok(index) => {
+                waiters.waiting[index].1.clone_from(waker);
+                Poll::Pending
+            }
+            // Only the end of the channel takes a ticket away.
+            Err(_) => {
+                self.ticket = None;
+                Poll::Ready(Err(Refused::Closed))
+            }
+        }
+    }
+}
+
+impl<T> Future for SendFuture<'_, T> {
+    type Output = Result<(), Closed<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(self.message.is_some(), "polled after it was done");
+        let reserved = match self.ticket {
+            Some(ticket) => self.poll_ticket(ticket, cx.waker()),
+            None => match self.sender.shared.reserve() {
+                Err(Refused::Full) => self.enqueue(cx.waker()),
+                result => Poll::Ready(result),
+            },
+        };
+        let Poll::Ready(reserved) = reserved else {
+            return Poll::Pending;
+        };
+        let message = self.message.take().expect("checked above");
+        Poll::Ready(match reserved {
+            Ok(()) => {
+                self.sender.push(message);
+                Ok(())
+            }
+            Err(_) => Err(Closed(message)),
+        })
+    }
+}
+
+impl<T> Drop for SendFuture<'_, T> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let shared = &self.sender.shared;
+        let mut waiters = shared
+            .waiters
+            .lock()
+            .expect("no code that panics runs under it");
+        if let Ok(index) = waiters.granted.binary_search(&ticket) {
+            // The place was granted and not used: the next in line gets it.
+            waiters.granted.remove(index);
+            drop(waiters);
+            shared.release(1);
+        } else if let Ok(index) = waiters
+            .waiting
+            .binary_search_by_key(&ticket, |entry| entry.0)
+        {
+            waiters.waiting.remove(index);
+            if waiters.waiting.is_empty() {
+                shared.state.fetch_and(!WAITING, Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for SendFuture<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFuture")
+            .field("waiting", &self.ticket.is_some())
+            .finish()
+    }
+}
+
+/// The connection's end of the channel.
+///
+/// When it is dropped, no more messages are accepted, and those that were are dropped at once,
+/// so that whatever waits for their answers is told.
+pub struct Receiver<T> {
+    queue: QueueReceiver<T>,
+    /// A message that arrived while the waker was being registered.
+    peeked: Option<T>,
+    /// Messages received whose places have not been given back.
+    unreleased: usize,
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Receiver<T> {
+    /// The next message, if there is one. Registers no waker, so it does not make a send from
+    /// the same task wake that task.
+    #[inline]
+    pub fn try_next(&mut self) -> Option<T> {
+        if self.is_empty() {
+            self.release();
+            return None;
+        }
+        let message = match self.peeked.take() {
+            Some(message) => message,
+            None => {
+                let mut cx = Context::from_waker(Waker::noop());
+                match self.queue.poll_next(&mut cx) {
+                    Poll::Ready(message) => message,
+                    // It has been accepted and is about to be pushed, by another thread.
+                    Poll::Pending => return None,
+                }
+            }
+        };
+        self.unreleased += 1;
+        if self.unreleased >= RELEASE {
+            self.release();
+        }
+        Some(message)
+    }
+
+    /// `Ready` if there is a message; otherwise registers for the next one, and for the moment
+    /// at which the last strong sender goes. Ask [`is_finished`](Self::is_finished) afterwards:
+    /// that moment may have passed before the waker was there to be woken.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.release();
+        if self.peeked.is_none() {
+            match self.queue.poll_next(cx) {
+                Poll::Ready(message) => self.peeked = Some(message),
+                Poll::Pending => {
+                    self.shared.abandoned.register(cx.waker());
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The next message, or `None` when no strong sender is left and everything was received.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        loop {
+            if let Some(message) = self.try_next() {
+                return Poll::Ready(Some(message));
+            }
+            let waiting = self.poll_ready(cx).is_pending();
+            if self.is_finished() {
+                return Poll::Ready(None);
+            }
+            if waiting {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Whether no accepted message is waiting.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Accepted messages that have not been received.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.shared.accepted().saturating_sub(self.unreleased)
+    }
+
+    /// Whether no strong sender is left. A [`WeakSender`] may still make one.
+    pub fn is_abandoned(&self) -> bool {
+        self.shared.strong.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether no strong sender is left and everything was received.
+    pub fn is_finished(&self) -> bool {
+        // In this order: what a sender sent before it went is counted by then.
+        self.is_abandoned() && self.is_empty()
+    }
+
+    /// Accept nothing from here on. What was accepted can still be received.
+    pub fn close(&mut self) {
+        self.shared.close();
+    }
+
+    /// Accept nothing from here on, and drop what was accepted. Returns how much that was.
+    pub fn close_and_drop(&mut self) -> usize {
+        self.close();
+        let mut dropped = 0;
+        while !self.is_empty() {
+            match self.try_next() {
+                Some(message) => {
+                    drop(message);
+                    dropped += 1;
+                }
+                // A sender on another thread stands between its reservation and its push. It
+                // runs no foreign code there, so this is a matter of its next few instructions.
+                None => yield_now(),
+            }
+        }
+        self.release();
+        dropped
+    }
+
+    #[inline]
+    fn release(&mut self) {
+        if self.unreleased > 0 {
+            self.shared.release(std::mem::take(&mut self.unreleased));
+        }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.close_and_drop();
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("len", &self.len())
+            .finish()
+    }
+}
+
+/// The connection takes no more messages. Here is the message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Closed<T>(pub T);
+
+impl<T> fmt::Display for Closed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection is gone and takes no more messages")
+    }
+}
+
+impl<T> fmt::Debug for Closed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Closed(..)")
+    }
+}
+
+impl<T> std::error::Error for Closed<T> {}
+
+/// Why a message was not accepted. Here is the message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TrySendError<T> {
+    /// The channel is full, or others wait for room.
+    Full(T),
+    /// The connection takes no more messages.
+    Closed(T),
+}
+
+impl<T> TrySendError<T> {
+    /// The message.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Full(message) | Self::Closed(message) => message,
+        }
+    }
+}
+
+impl<T> fmt::Display for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "the connection's channel is full",
+            Self::Closed(_) => "the connection is gone and takes no more messages",
+        })
+    }
+}
+
+impl<T> fmt::Debug for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::Closed(_) => "Closed(..)",
+        })
+    }
+}
+
+impl<T> std::error::Error for TrySendError<T> {}

@@ -1,0 +1,431 @@
+use std::{collections::VecDeque, io::IoSlice};
+
+use bytes::{Buf, Bytes};
+
+use super::{EncodeError, Encoder};
+
+/// Owned payloads of at least this size ride as their own segment of the `writev`, in bytes.
+///
+/// Below it, copying into contiguous memory is cheaper than another segment.
+const OWN_SEGMENT: usize = 16 * 1024;
+
+/// Written bytes are cut off the front of the contiguous memory once there are this many, in
+/// bytes, and at least as many as the unwritten ones: moving costs O(1) per byte sent.
+const COMPACT: usize = 64 * 1024;
+
+/// Contiguous memory above this capacity is given back when the buffer empties, in bytes.
+#[cfg(feature = "tokio")]
+pub(crate) const RETAINED: usize = 1024 * 1024;
+
+/// The bytes on their way out: what encoders append to and what `writev` takes from.
+///
+/// Small messages coalesce in contiguous memory; payloads of 16 KiB or more that are already
+/// owned ride as segments of their own. The buffer knows where each message ends, so that at
+/// the end of a connection the messages that were not written can be counted.
+#[derive(Debug, Default)]
+pub struct SendBuffer {
+    /// Everything but the segments. The first `written` bytes have left.
+    contiguous: Vec<u8>,
+    written: usize,
+    /// Payloads between the contiguous bytes, in order.
+    segments: VecDeque<Segment>,
+    segment_bytes: usize,
+    /// The unwritten length of each message that has not been written to its end.
+    messages: VecDeque<usize>,
+    /// Messages written to their end since the buffer was made.
+    completed: u64,
+}
+
+#[derive(Debug)]
+struct Segment {
+    /// The payload goes before `contiguous[at]`.
+    at: usize,
+    payload: Bytes,
+}
+
+impl SendBuffer {
+    /// An empty buffer, which holds no memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Append bytes.
+    #[inline]
+    pub fn put_slice(&mut self, bytes: &[u8]) {
+        self.contiguous.extend_from_slice(bytes);
+    }
+
+    /// Append one byte.
+    #[inline]
+    pub fn put_u8(&mut self, value: u8) {
+        self.contiguous.push(value);
+    }
+
+    /// Append a 16-bit number, big-endian.
+    #[inline]
+    pub fn put_u16(&mut self, value: u16) {
+        self.put_slice(&value.to_be_bytes());
+    }
+
+    /// Append a 32-bit number, big-endian.
+    #[inline]
+    pub fn put_u32(&mut self, value: u32) {
+        self.put_slice(&value.to_be_bytes());
+    }
+
+    /// Append a 64-bit number, big-endian.
+    #[inline]
+    pub fn put_u64(&mut self, value: u64) {
+        self.put_slice(&value.to_be_bytes());
+    }
+
+    /// Append a payload: from 16 KiB on without a copy.
+    #[inline]
+    pub fn put_bytes(&mut self, payload: Bytes) {
+        if payload.len() < OWN_SEGMENT {
+            self.contiguous.extend_from_slice(&payload);
+        } else {
+            self.segment_bytes += payload.len();
+            self.segments.push_back(Segment {
+                at: self.contiguous.len(),
+                payload,
+            });
+        }
+    }
+
+    /// Append whatever a [`Buf`] holds: chunks of 16 KiB or more without a copy where the `Buf`
+    /// can share them (`Bytes`, and chains of it).
+    pub fn put(&mut self, mut buf: impl Buf) {
+        while buf.has_remaining() {
+            let chunk = buf.chunk();
+            let len = chunk.len();
+            if len < OWN_SEGMENT {
+                self.contiguous.extend_from_slice(chunk);
+                buf.advance(len);
+            } else {
+                self.put_bytes(buf.copy_to_bytes(len));
+            }
+        }
+    }
+
+    /// The contiguous memory itself, to append to with whatever can write into a `Vec<u8>`.
+    ///
+    /// What is there already belongs to earlier messages. Positions in it are stable until the
+    /// encoder returns, so a length can be filled in afterwards. Removing bytes of earlier
+    /// messages fails the message with [`EncodeError::Shrunk`] and ends the connection.
+    #[inline]
+    pub fn contiguous(&mut self) -> &mut Vec<u8> {
+        &mut self.contiguous
+    }
+
+    /// Bytes that have been appended and not written.
+    #[inline]
+    pub fn unsent_bytes(&self) -> usize {
+        self.contiguous.len() - self.written + self.segment_bytes
+    }
+
+    /// Messages that have been encoded and not been written to their end.
+    #[inline]
+    pub fn unsent_messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Messages that have been written to their end since the buffer was made.
+    #[inline]
+    pub fn completed_messages(&self) -> u64 {
+        self.completed
+    }
+
+    /// Whether everything has been written.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.unsent_bytes() == 0
+    }
+
+    /// Encode one message: all of it is appended, or nothing.
+    ///
+    /// # Errors
+    /// Those of the encoder, which leave no bytes behind; [`EncodeError::Shrunk`] if it removed
+    /// what was not its own, after which nothing in this buffer can be trusted.
+    #[inline]
+    pub fn encode<E: Encoder>(
+        &mut self,
+        encoder: &mut E,
+        message: E::Message,
+    ) -> Result<(), EncodeError> {
+        let contiguous = self.contiguous.len();
+        let segments = self.segments.len();
+        let before = self.unsent_bytes();
+        let result = encoder.encode(message, self);
+        if self.contiguous.len() < contiguous {
+            return Err(EncodeError::Shrunk(contiguous - self.contiguous.len()));
+        }
+        if result.is_ok() {
+            match self.unsent_bytes() - before {
+                // A message of no bytes is on the wire as soon as it is encoded.
+                0 => self.completed += 1,
+                length => self.messages.push_back(length),
+            }
+        } else {
+            self.contiguous.truncate(contiguous);
+            for segment in self.segments.drain(segments..) {
+                self.segment_bytes -= segment.payload.len();
+            }
+        }
+        result
+    }
+
+    /// The unwritten bytes, if they lie in one piece.
+    #[cfg(feature = "tokio")]
+    #[inline]
+    pub(crate) fn as_contiguous(&self) -> Option<&[u8]> {
+        (self.segments.is_empty()).then(|| &self.contiguous[self.written..])
+    }
+
+    /// The number of messages completed since the last call.
+    #[cfg(feature = "tokio")]
+    #[inline]
+    pub(crate) fn take_completed(&mut self) -> u64 {
+        std::mem::take(&mut self.completed)
+    }
+
+    /// The unwritten bytes, in order, as far as `slices` reaches. Returns how many were filled.
+    pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        let mut from = self.written;
+        for segment in &self.segments {
+            if from < segment.at {
+                if filled == slices.len() {
+                    return filled;
+                }
+                slices[filled] = IoSlice::new(&self.contiguous[from..segment.at]);
+                filled += 1;
+                from = segment.at;
+            }
+            if filled == slices.len() {
+                return filled;
+            }
+            slices[filled] = IoSlice::new(&segment.payload);
+            filled += 1;
+        }
+        if from < self.contiguous.len() && filled < slices.len() {
+            slices[filled] = IoSlice::new(&self.contiguous[from..]);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Forget the first `count` unwritten bytes: they have left.
+    ///
+    /// # Panics
+    /// If `count` is more than [`unsent_bytes`](Self::unsent_bytes): a stream that says so has
+    /// broken its contract.
+    pub fn advance(&mut self, count: usize) {
+        let unsent = self.unsent_bytes();
+        assert!(
+            count <= unsent,
+            "the stream claims to have written {count} of {unsent} bytes"
+        );
+        if count == unsent {
+            self.completed += self.messages.len() as u64;
+            self.clear();
+            return;
+        }
+        self.complete_messages(count);
+        let mut left = count;
+        while left > 0 {
+            let until = self
+                .segments
+                .front()
+                .map_or(self.contiguous.len(), |segment| segment.at);
+            let step = left.min(until - self.written);
+            self.written += step;
+            left -= step;
+            if left == 0 {
+                break;
+            }
+            let segment = self
+                .segments
+                .front_mut()
+                .expect("what is unsent and not contiguous lies in a segment");
+            let step = left.min(segment.payload.len());
+            segment.payload.advance(step);
+            self.segment_bytes -= step;
+            left -= step;
+            if segment.payload.is_empty() {
+                self.segments.pop_front();
+            }
+        }
+        if self.written >= COMPACT && self.written * 2 >= self.contiguous.len() {
+            self.contiguous.drain(..self.written);
+            for segment in &mut self.segments {
+                segment.at -= self.written;
+            }
+            self.written = 0;
+        }
+    }
+
+    /// Drop everything that has not been written, and the memory above what is worth keeping.
+    pub(crate) fn clear(&mut self) {
+        self.contiguous.clear();
+        self.written = 0;
+        self.segments.clear();
+        self.segment_bytes = 0;
+        self.messages.clear();
+    }
+
+    /// Make the buffer of one connection fit for the next one.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn recycle(&mut self) {
+        self.clear();
+        self.completed = 0;
+        if self.contiguous.capacity() > RETAINED {
+            self.contiguous = Vec::new();
+        }
+        if self.messages.capacity() * size_of::<usize>() > RETAINED {
+            self.messages = VecDeque::new();
+        }
+    }
+
+    fn complete_messages(&mut self, mut written: usize) {
+        while let Some(front) = self.messages.front_mut() {
+            if *front > written {
+                *front -= written;
+                return;
+            }
+            written -= *front;
+            self.messages.pop_front();
+            self.completed += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Appends its message as given; fails, after having appended it, where it is told to.
+    struct Verbatim {
+        fail: bool,
+    }
+
+    impl Encoder for Verbatim {
+        type Message = Vec<Bytes>;
+
+        fn encode(
+            &mut self,
+            message: Self::Message,
+            output: &mut SendBuffer,
+        ) -> Result<(), EncodeError> {
+            for part in message {
+                output.put_bytes(part);
+            }
+            if self.fail {
+                return Err(EncodeError::invalid("told to fail"));
+            }
+            Ok(())
+        }
+    }
+
+    fn contents(buffer: &SendBuffer) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = buffer.io_slices(&mut slices);
+        joined(&slices[..filled])
+    }
+
+    fn joined(slices: &[IoSlice<'_>]) -> Vec<u8> {
+        slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect()
+    }
+
+    fn part(byte: u8, len: usize) -> Bytes {
+        Bytes::from(vec![byte; len])
+    }
+
+    #[test]
+    fn a_failed_message_leaves_no_bytes_behind() {
+        let mut buffer = SendBuffer::new();
+        let message = |byte| vec![part(byte, 3), part(byte, OWN_SEGMENT), part(byte, 5)];
+        buffer
+            .encode(&mut Verbatim { fail: false }, message(1))
+            .unwrap();
+        let before = contents(&buffer);
+        let failed = buffer.encode(&mut Verbatim { fail: true }, message(2));
+        assert!(matches!(failed, Err(EncodeError::Invalid(_))));
+        assert_eq!(contents(&buffer), before);
+        assert_eq!(buffer.unsent_messages(), 1);
+        buffer
+            .encode(&mut Verbatim { fail: false }, message(3))
+            .unwrap();
+        assert_eq!(
+            &contents(&buffer)[before.len()..before.len() + 4][..3],
+            [3; 3]
+        );
+    }
+
+    #[test]
+    fn a_message_of_no_bytes_is_complete_at_once() {
+        let mut buffer = SendBuffer::new();
+        buffer
+            .encode(&mut Verbatim { fail: false }, Vec::new())
+            .unwrap();
+        assert!(buffer.is_empty());
+        assert_eq!(buffer.unsent_messages(), 0);
+        assert_eq!(buffer.completed_messages(), 1);
+    }
+
+    #[test]
+    fn removing_bytes_of_earlier_messages_is_reported() {
+        struct Truncates;
+        impl Encoder for Truncates {
+            type Message = ();
+            fn encode(&mut self, (): (), output: &mut SendBuffer) -> Result<(), EncodeError> {
+                output.contiguous().clear();
+                Ok(())
+            }
+        }
+        let mut buffer = SendBuffer::new();
+        buffer
+            .encode(&mut Verbatim { fail: false }, vec![part(1, 7)])
+            .unwrap();
+        let error = buffer.encode(&mut Truncates, ());
+        assert!(matches!(error, Err(EncodeError::Shrunk(7))));
+    }
+
+    #[test]
+    fn a_partial_write_of_any_length_resumes_exactly() {
+        let parts = [
+            vec![part(1, 3), part(2, OWN_SEGMENT), part(3, 1)],
+            vec![part(4, OWN_SEGMENT + 1)],
+            vec![part(5, 70_000)],
+            vec![part(6, 100)],
+        ];
+        let expected: Vec<u8> = parts.iter().flatten().flat_map(|p| p.to_vec()).collect();
+        for step in [1, 2, 3, 7, 4096, OWN_SEGMENT, OWN_SEGMENT + 3, 100_000] {
+            let mut buffer = SendBuffer::new();
+            for message in parts.clone() {
+                buffer
+                    .encode(&mut Verbatim { fail: false }, message)
+                    .unwrap();
+            }
+            let mut sent = Vec::new();
+            while !buffer.is_empty() {
+                let mut slices = [IoSlice::new(&[]); 2];
+                let filled = buffer.io_slices(&mut slices);
+                let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+                let count = offered.min(step);
+                let bytes = slices[..filled].iter().flat_map(|slice| slice.iter());
+                sent.extend(bytes.take(count));
+                buffer.advance(count);
+                assert_eq!(
+                    buffer.completed_messages() + buffer.unsent_messages() as u64,
+                    4
+                );
+            }
+            assert!(sent == expected, "steps of {step}");
+            assert_eq!(buffer.completed_messages(), 4);
+        }
+    }
+}

@@ -1,0 +1,1082 @@
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    io::{self, IoSlice},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    ConnectionConfig, ConnectionEnd, ConnectionHandle, Handover, Hooks,
+    config::Role,
+    memory,
+    receive::{ReadSizes, ReceiveBuffer, Scratch},
+    timing::{Snapshot, Timing},
+};
+use crate::{
+    CloseReason, ConnectionStats, Deadline, DecodeError, InputPolicy, MessageReactor, Operation,
+    ReactorContext, ReactorStatus, Receiver, SendBuffer, SendError,
+};
+
+/// Bytes that one poll reads before it lets other tasks run.
+const BYTES_PER_POLL: usize = memory::SCRATCH;
+
+/// Messages that are decoded, or pulled, before what they caused is written.
+const MESSAGES_PER_WRITE: usize = 512;
+
+/// Reads and writes of one poll.
+const IO_PER_POLL: usize = 32;
+
+/// Deadlines that one poll acts on.
+const DEADLINES_PER_POLL: usize = 16;
+
+/// What is read ahead, at most, while the reactor or the send buffer takes no message: enough to
+/// see that the peer has gone, in bytes.
+const READ_AHEAD: usize = 16 * 1024;
+
+/// Segments of one `writev`.
+const SEGMENTS: usize = 64;
+
+/// When to try again after a stream said `WouldBlock` instead of registering a waker.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// All of a connection. The future around it holds one until the end.
+pub(super) struct Driver<S, R: MessageReactor> {
+    stream: Hooks<S>,
+    codec: R::Codec,
+    reactor: R,
+    outbound: Receiver<R::LogicalOutbound>,
+    config: ConnectionConfig,
+    handle: Option<ConnectionHandle>,
+    receive: ReceiveBuffer,
+    /// `None` while there is nothing to send: idle connections hold no buffer.
+    send: Option<Box<SendBuffer>>,
+    phase: Phase,
+    /// Why the connection is ending, from the moment at which that is decided.
+    reason: Option<CloseReason>,
+    drain: Option<Drain>,
+    end_of_age: Option<Instant>,
+    timing: Timing,
+    stats: ConnectionStats,
+    /// What the observer has been told.
+    reported: ConnectionStats,
+    /// The peer has finished sending.
+    input_ended: bool,
+    /// The reactor has been told that the input ended.
+    told_end_of_input: bool,
+    /// The input ended inside a message: the reason for the end, once all is answered.
+    truncated: Option<DecodeError>,
+    /// The stream may hold bytes that were written and not flushed.
+    unflushed: bool,
+    /// `poll_outbound_many` has nothing to wait for.
+    producer_done: bool,
+    /// Which of channel and reactor is asked first, so that neither starves the other.
+    producer_first: bool,
+    span: tracing::Span,
+}
+
+/// The life of a connection. It only ever goes forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Everything happens.
+    Open,
+    /// No message is decoded any more. What was accepted is sent.
+    Closing,
+    /// All is sent. The stream is being shut down.
+    ShuttingDown,
+    /// The peer has been told. It may finish reading, until then.
+    Lingering(Instant),
+    /// Nothing is left to do.
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    deadline: Instant,
+    /// It was the connection's own age that began it.
+    by_age: bool,
+}
+
+/// One poll: what it may still do, and what it has found out.
+struct Work {
+    now: Instant,
+    scratch: Scratch,
+    bytes: usize,
+    io: usize,
+    /// Deadlines that this poll still acts on.
+    deadlines: usize,
+    /// There may be more to do than this poll may.
+    exhausted: bool,
+    /// A read has found nothing to read.
+    dry: bool,
+    /// Nothing is decoded, because the reactor or the send buffer takes no more.
+    paused: bool,
+    /// A stream said `WouldBlock`, so nobody will wake this task.
+    retry: bool,
+}
+
+impl<S, R> Driver<S, R>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    R: MessageReactor,
+{
+    pub(super) fn new(
+        stream: Hooks<S>,
+        codec: R::Codec,
+        reactor: R,
+        outbound: Receiver<R::LogicalOutbound>,
+        config: ConnectionConfig,
+    ) -> Self {
+        let now = config.clock().now();
+        if let Some(observer) = config.observer() {
+            observer.opened(&stream.peer);
+        }
+        let span = tracing::debug_span!("connection", peer = %stream.peer);
+        tracing::debug!(parent: &span, "opened");
+        Self {
+            stream,
+            codec,
+            reactor,
+            outbound,
+            handle: None,
+            receive: ReceiveBuffer::default(),
+            send: None,
+            phase: Phase::Open,
+            reason: None,
+            drain: None,
+            end_of_age: config.end_of_age(now),
+            timing: Timing::new(now),
+            stats: ConnectionStats::default(),
+            reported: ConnectionStats::default(),
+            input_ended: false,
+            told_end_of_input: false,
+            truncated: None,
+            unflushed: false,
+            producer_done: false,
+            producer_first: false,
+            config,
+            span,
+        }
+    }
+
+    pub(super) fn set_unread(&mut self, unread: BytesMut) {
+        self.receive = ReceiveBuffer::with_unread(unread);
+    }
+
+    pub(super) fn set_handle(&mut self, handle: ConnectionHandle) {
+        self.handle = Some(handle);
+    }
+
+    pub(super) fn handle(&mut self) -> ConnectionHandle {
+        self.handle
+            .get_or_insert_with(ConnectionHandle::new)
+            .clone()
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let _entered = self.span.clone().entered();
+        let mut work = Work {
+            now: self.config.clock().now(),
+            scratch: Scratch::default(),
+            bytes: BYTES_PER_POLL,
+            io: IO_PER_POLL,
+            deadlines: DEADLINES_PER_POLL,
+            exhausted: false,
+            dry: false,
+            paused: false,
+            retry: false,
+        };
+        if self.send.is_none() {
+            self.send = Some(memory::take_send_buffer());
+        }
+        self.obey_handle(cx, &mut work);
+        loop {
+            let progress = match self.phase {
+                Phase::Open => self.poll_open(cx, &mut work),
+                Phase::Closing => self.poll_closing(cx, &mut work),
+                Phase::ShuttingDown => self.poll_shutting_down(cx, &mut work),
+                Phase::Lingering(until) => self.poll_lingering(cx, &mut work, until),
+                Phase::Ended => break,
+            };
+            if progress && !work.exhausted {
+                continue;
+            }
+            if self.pass_deadlines(cx, &mut work) {
+                continue;
+            }
+            if work.exhausted {
+                yield_to_driver(cx);
+                break;
+            }
+            if !self.park(cx, &work) {
+                continue;
+            }
+            break;
+        }
+        self.receive.rest(&mut work.scratch);
+        if self.send.as_ref().is_some_and(|send| send.is_empty())
+            && let Some(buffer) = self.send.take()
+        {
+            memory::give_send_buffer(buffer);
+        }
+        self.report_traffic();
+        match self.phase {
+            Phase::Ended => Poll::Ready(self.reason.take().unwrap_or(CloseReason::Aborted)),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// A codec or the reactor panicked. The peer sees a reset, the owner why.
+    pub(super) fn fail_by_panic(&mut self, panic: &(dyn Any + Send)) -> CloseReason {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a message".to_owned());
+        (self.stream.abort)(&mut self.stream.stream);
+        CloseReason::Panicked(message)
+    }
+
+    /// Count what is lost, tell everybody, and take the connection apart.
+    pub(super) fn end(mut self, reason: CloseReason) -> ConnectionEnd<S, R> {
+        if let Some(mut send) = self.send.take() {
+            self.stats.messages_out += send.take_completed();
+            self.stats.unsent += send.unsent_messages() as u64;
+        }
+        self.stats.unsent += self.outbound.close_and_drop() as u64;
+        self.stats.unanswered = self.reactor.in_flight() as u64;
+        if let Some(handle) = &self.handle {
+            handle.mark_ended();
+        }
+        self.report_traffic();
+        let stats = self.stats;
+        match &reason {
+            CloseReason::Panicked(message) => {
+                tracing::error!(parent: &self.span, %message, "the connection's code panicked");
+            }
+            reason => tracing::debug!(parent: &self.span, %reason, ?stats, "closed"),
+        }
+        let reactor = &mut self.reactor;
+        let told = catch_unwind(AssertUnwindSafe(|| reactor.on_end(&reason, &stats)));
+        if told.is_err() {
+            tracing::error!(parent: &self.span, "the reactor panicked in on_end");
+        }
+        if let Some(observer) = self.config.observer() {
+            observer.closed(&self.stream.peer, &reason, &stats);
+        }
+        let handover = matches!(reason, CloseReason::Handover).then(|| Handover {
+            stream: self.stream.stream,
+            unread: self.receive.into_unread(&mut Scratch::default()),
+            codec: self.codec,
+            reactor: self.reactor,
+        });
+        ConnectionEnd {
+            reason,
+            stats,
+            handover,
+        }
+    }
+
+    /// What it has done so far; messages that are still to be sent count as unsent.
+    pub(super) fn stats(&self) -> ConnectionStats {
+        let encoded = self.send.as_ref().map_or(0, |send| send.unsent_messages());
+        ConnectionStats {
+            unsent: self.stats.unsent + (encoded + self.outbound.len()) as u64,
+            unanswered: self.reactor.in_flight() as u64,
+            ..self.stats
+        }
+    }
+
+    pub(super) fn describe(&self, debug: &mut fmt::DebugStruct<'_, '_>) {
+        debug
+            .field("peer", &self.stream.peer)
+            .field("phase", &self.phase)
+            .field("stats", &self.stats);
+    }
+
+    // The phases. Each returns whether it has done anything that may let something else happen.
+
+    fn poll_open(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let mut progress = self.receive(cx, work);
+        if self.phase == Phase::Open {
+            self.react(cx, work);
+        }
+        if self.phase == Phase::Open {
+            progress |= self.pull(cx, work);
+        }
+        progress |= self.write(cx, work);
+        if self.phase == Phase::Open {
+            self.finish_if_done(work);
+        }
+        // A change of phase is progress: the next phase has not been polled.
+        progress || self.phase != Phase::Open
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let mut progress = self.pull(cx, work);
+        progress |= self.write(cx, work);
+        if self.phase != Phase::Closing {
+            return true;
+        }
+        let hands_over = matches!(self.reason, Some(CloseReason::Handover));
+        if !hands_over {
+            progress |= self.discard_input(cx, work);
+        }
+        // Accepted messages may still be on their way into the channel; a reactor that takes no
+        // more of them leaves them to be counted.
+        let drained = self.outbound.is_empty() || !self.reactor.wants_outbound();
+        if self.phase == Phase::Closing && !progress && drained && self.is_flushed() {
+            self.phase = match hands_over {
+                true => Phase::Ended,
+                false => Phase::ShuttingDown,
+            };
+        }
+        progress || self.phase != Phase::Closing
+    }
+
+    fn poll_shutting_down(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let stream = Pin::new(&mut self.stream.stream);
+        match stream.poll_shutdown(cx) {
+            Poll::Ready(Ok(())) => {
+                let linger = match self.stream.lingers && !self.input_ended {
+                    true => self.config.limits().linger_timeout,
+                    false => None,
+                };
+                self.phase = linger.map_or(Phase::Ended, |time| Phase::Lingering(work.now + time));
+                true
+            }
+            Poll::Ready(Err(error)) => match transient(&error) {
+                Some(Transient::Interrupted) => self.spend_io(work),
+                Some(Transient::WouldBlock) => {
+                    work.retry = true;
+                    false
+                }
+                // The peer has reset the connection after everything was written: it is gone,
+                // and there is nobody left to tell.
+                None => {
+                    tracing::debug!(%error, "the peer was gone at shutdown");
+                    self.phase = Phase::Ended;
+                    true
+                }
+            },
+            Poll::Pending => self.discard_input(cx, work),
+        }
+    }
+
+    fn poll_lingering(&mut self, cx: &mut Context<'_>, work: &mut Work, until: Instant) -> bool {
+        let progress = self.discard_input(cx, work);
+        if self.input_ended || work.now >= until {
+            self.phase = Phase::Ended;
+            return true;
+        }
+        progress
+    }
+
+    // Input.
+
+    /// Decode what is there, read once if that is used up, and decode that.
+    fn receive(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let before = self.stats.messages_in;
+        let mut left = MESSAGES_PER_WRITE;
+        let mut has_read = false;
+        loop {
+            let more = self.decode(cx, work, &mut left);
+            if !more || has_read || self.input_ended {
+                break;
+            }
+            if !self.read(cx, work, BYTES_PER_POLL) {
+                break;
+            }
+            has_read = true;
+        }
+        if work.paused && self.phase == Phase::Open {
+            has_read |= self.read_ahead(cx, work);
+        }
+        let received = self.stats.messages_in != before;
+        if received {
+            self.timing.on_messages();
+            self.timing.on_activity(work.now);
+            if let Some(handle) = &self.handle {
+                handle.set_received();
+            }
+        }
+        received || has_read
+    }
+
+    /// Decode messages and hand them to the reactor. Whether more input is what it takes to go
+    /// on.
+    fn decode(&mut self, cx: &mut Context<'_>, work: &mut Work, left: &mut usize) -> bool {
+        let limit = self.config.limits().max_message_size;
+        loop {
+            work.paused = self.is_paused(cx);
+            if work.paused || self.phase != Phase::Open {
+                return false;
+            }
+            if *left == 0 {
+                return false;
+            }
+            let scratch = &mut work.scratch;
+            let decoded = self
+                .receive
+                .decode(&mut self.codec, scratch, self.input_ended, limit);
+            let decoded = match decoded {
+                Ok(None) if self.input_ended => {
+                    if self.told_end_of_input {
+                        return false;
+                    }
+                    self.receive.decode_end(&mut self.codec, scratch)
+                }
+                decoded => decoded,
+            };
+            match decoded {
+                Err(error @ DecodeError::Truncated { .. }) => {
+                    // What came before it is answered all the same.
+                    self.truncated = Some(error);
+                    self.end_input(work.now);
+                    return false;
+                }
+                Ok(Some(message)) => {
+                    *left -= 1;
+                    self.stats.messages_in += 1;
+                    self.call(work.now, |reactor, context| {
+                        reactor.on_inbound_message(context, message)
+                    });
+                }
+                Ok(None) if self.input_ended => {
+                    self.end_input(work.now);
+                    return false;
+                }
+                Ok(None) => return true,
+                Err(error) => {
+                    self.on_decode_error(work.now, error);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// The last message has been delivered.
+    fn end_input(&mut self, now: Instant) {
+        tracing::debug!("the peer has finished sending");
+        self.told_end_of_input = true;
+        if let Some(error) = self.truncated.take() {
+            self.tell_decode_error(now, &error);
+            self.truncated = Some(error);
+        }
+        if self.phase == Phase::Open {
+            self.call(now, R::on_end_of_input);
+        }
+    }
+
+    fn tell_decode_error(&mut self, now: Instant, error: &DecodeError) {
+        tracing::debug!(%error, "the input cannot be decoded");
+        self.call(now, |reactor, context| {
+            reactor.on_decode_error(context, error);
+            ReactorStatus::Continue
+        });
+    }
+
+    fn on_decode_error(&mut self, now: Instant, error: DecodeError) {
+        self.tell_decode_error(now, &error);
+        if self.phase == Phase::Open {
+            self.close(CloseReason::Decode(error));
+        }
+    }
+
+    /// Whether the reactor or the send buffer takes no more messages.
+    #[inline]
+    fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        let limits = &self.config.limits().send;
+        let send = self.send.as_ref().expect(SEND);
+        let has_room = match self.reactor.input_policy() {
+            InputPolicy::Answering => limits.has_room(send),
+            InputPolicy::Multiplexing => limits.has_control_room(send),
+        };
+        !has_room || self.reactor.poll_ready(cx).is_pending()
+    }
+
+    /// While nothing is decoded, read a little, so that the end of the connection is noticed.
+    fn read_ahead(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let mut has_read = false;
+        loop {
+            let ahead = self.receive.len(&work.scratch);
+            if ahead >= READ_AHEAD || self.input_ended {
+                return has_read;
+            }
+            self.receive.keep(&mut work.scratch);
+            if !self.read(cx, work, READ_AHEAD - ahead) {
+                return has_read;
+            }
+            has_read = true;
+        }
+    }
+
+    /// Read once. Whether anything came, the end of the input included.
+    fn read(&mut self, cx: &mut Context<'_>, work: &mut Work, limit: usize) -> bool {
+        let limit = limit.min(work.bytes);
+        if limit == 0 || !self.spend_io(work) {
+            work.exhausted = true;
+            return false;
+        }
+        let sizes = ReadSizes {
+            limit,
+            chunk: self.config.limits().receive_chunk,
+        };
+        let stream = &mut self.stream.stream;
+        match self.receive.poll_read(stream, &mut work.scratch, sizes, cx) {
+            Poll::Ready(Ok(0)) => {
+                self.input_ended = true;
+                true
+            }
+            Poll::Ready(Ok(count)) => {
+                work.bytes -= count.min(work.bytes);
+                self.stats.bytes_in += count as u64;
+                true
+            }
+            Poll::Ready(Err(error)) => match transient(&error) {
+                Some(Transient::Interrupted) => self.read(cx, work, limit),
+                Some(Transient::WouldBlock) => {
+                    work.retry = true;
+                    false
+                }
+                None => {
+                    self.fail_io(Operation::Read, error);
+                    false
+                }
+            },
+            Poll::Pending => {
+                work.dry = true;
+                false
+            }
+        }
+    }
+
+    /// Read and forget, so that the peer can finish writing and then read what it was sent.
+    fn discard_input(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        if self.input_ended {
+            return false;
+        }
+        if !self.spend_io(work) || work.bytes == 0 {
+            work.exhausted = true;
+            return false;
+        }
+        let mut memory = memory::take_scratch();
+        let mut buffer = ReadBuf::new(&mut memory);
+        let read = Pin::new(&mut self.stream.stream).poll_read(cx, &mut buffer);
+        let count = buffer.filled().len();
+        memory::give_scratch(memory);
+        match read {
+            Poll::Ready(Ok(())) => {
+                work.bytes -= count.min(work.bytes);
+                self.stats.bytes_in += count as u64;
+                self.input_ended = count == 0;
+                true
+            }
+            Poll::Ready(Err(error)) => match transient(&error) {
+                Some(Transient::Interrupted) => true,
+                Some(Transient::WouldBlock) => {
+                    work.retry = true;
+                    false
+                }
+                // The peer is gone: nothing more will come. If there is something to write,
+                // writing will tell.
+                None => {
+                    self.input_ended = true;
+                    true
+                }
+            },
+            Poll::Pending => false,
+        }
+    }
+
+    // The reactor.
+
+    /// Let the reactor drive what is its own, and tell it of its deadline.
+    fn react(&mut self, cx: &mut Context<'_>, work: &mut Work) {
+        if self.reactor.deadline().is_some_and(|at| at <= work.now) {
+            self.call(work.now, R::on_deadline);
+        }
+        if self.phase == Phase::Open {
+            self.call(work.now, |reactor, context| reactor.poll(cx, context));
+        }
+    }
+
+    /// Call the reactor, and do as it says.
+    #[inline]
+    fn call(
+        &mut self,
+        now: Instant,
+        call: impl FnOnce(&mut R, &mut ReactorContext<'_, R::Codec>) -> ReactorStatus,
+    ) {
+        let limits = &self.config.limits().send;
+        let send = self.send.as_mut().expect(SEND);
+        let mut context = ReactorContext::new(&mut self.codec, send, limits, now);
+        let status = call(&mut self.reactor, &mut context);
+        self.stats.refused += context.refused();
+        let failure = context.into_failure();
+        if status != ReactorStatus::Continue || failure.is_some() {
+            self.obey(status, failure);
+        }
+    }
+
+    #[cold]
+    fn obey(&mut self, status: ReactorStatus, failure: Option<CloseReason>) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        match (failure, status) {
+            (_, ReactorStatus::Abort) => self.abort(CloseReason::Aborted),
+            (Some(failure), _) => self.close(failure),
+            (None, ReactorStatus::Disconnect) => self.close(CloseReason::Disconnect),
+            (None, ReactorStatus::Handover) => self.close(CloseReason::Handover),
+            (None, ReactorStatus::Continue) => {}
+        }
+    }
+
+    // Output.
+
+    /// Pull messages from the channel and the reactor while there is room for them.
+    fn pull(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        if self.phase == Phase::Closing {
+            return self.pull_channel(work) | self.pull_rest(work);
+        }
+        self.producer_first = !self.producer_first;
+        let mut pulled = false;
+        if self.producer_first {
+            pulled |= self.pull_reactor(cx, work);
+        }
+        pulled |= self.pull_channel(work);
+        if !self.producer_first {
+            pulled |= self.pull_reactor(cx, work);
+        }
+        pulled
+    }
+
+    fn pull_channel(&mut self, work: &mut Work) -> bool {
+        let mut pulled = false;
+        for _ in 0..MESSAGES_PER_WRITE {
+            let limits = &self.config.limits().send;
+            let send = self.send.as_mut().expect(SEND);
+            if !limits.has_room(send) || !self.reactor.wants_outbound() {
+                break;
+            }
+            let Some(message) = self.outbound.try_next() else {
+                break;
+            };
+            pulled = true;
+            let mut context = ReactorContext::new(&mut self.codec, send, limits, work.now);
+            let sent = self.reactor.on_outbound_message(&mut context, message);
+            self.stats.refused += context.refused();
+            let failure = context.into_failure();
+            if let Err(error) = sent {
+                self.lose(error);
+                break;
+            }
+            if let Some(failure) = failure {
+                self.obey(ReactorStatus::Disconnect, Some(failure));
+            }
+        }
+        if pulled {
+            self.timing.on_activity(work.now);
+        }
+        pulled
+    }
+
+    /// An accepted message cannot be delivered: count it, and end.
+    #[cold]
+    fn lose(&mut self, error: SendError<R::Outbound>) {
+        self.stats.unsent += 1;
+        let unsent = self.send.as_ref().map_or(0, |send| send.unsent_bytes());
+        let reason = error.into_close_reason(unsent);
+        if self.phase == Phase::Open {
+            self.close(reason);
+        } else {
+            tracing::debug!(%reason, "a message was lost while closing");
+        }
+    }
+
+    /// While closing, the reactor produces only what must still be said.
+    fn pull_rest(&mut self, work: &mut Work) -> bool {
+        let mut more = false;
+        if self
+            .config
+            .limits()
+            .send
+            .has_room(self.send.as_ref().expect(SEND))
+        {
+            self.call(work.now, |reactor, context| {
+                more = reactor.send_rest(context);
+                ReactorStatus::Continue
+            });
+        }
+        more
+    }
+
+    fn pull_reactor(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let limits = &self.config.limits().send;
+        let send = self.send.as_mut().expect(SEND);
+        if !limits.has_room(send) {
+            self.producer_done = false;
+            return false;
+        }
+        let mut produced = Poll::Pending;
+        self.call(work.now, |reactor, context| {
+            produced = reactor.poll_outbound_many(cx, context);
+            ReactorStatus::Continue
+        });
+        self.producer_done = matches!(produced, Poll::Ready(None));
+        matches!(produced, Poll::Ready(Some(())))
+    }
+
+    /// Write until nothing is left, or the stream takes no more.
+    fn write(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let mut written = 0;
+        loop {
+            let send = self.send.as_mut().expect(SEND);
+            if send.is_empty() {
+                break;
+            }
+            if work.io == 0 {
+                work.exhausted = true;
+                break;
+            }
+            work.io -= 1;
+            match poll_write(&mut self.stream.stream, send, cx) {
+                Poll::Ready(Ok(0)) => {
+                    self.fail_io(Operation::Write, io::ErrorKind::WriteZero.into());
+                    break;
+                }
+                Poll::Ready(Ok(count)) => {
+                    send.advance(count);
+                    written += count;
+                }
+                Poll::Ready(Err(error)) => match transient(&error) {
+                    Some(Transient::Interrupted) => {}
+                    Some(Transient::WouldBlock) => {
+                        work.retry = true;
+                        break;
+                    }
+                    None => {
+                        self.fail_io(Operation::Write, error);
+                        break;
+                    }
+                },
+                Poll::Pending => break,
+            }
+        }
+        if let Some(send) = &mut self.send {
+            self.stats.messages_out += send.take_completed();
+        }
+        if written > 0 {
+            self.stats.bytes_out += written as u64;
+            self.unflushed = true;
+            self.timing.on_activity(work.now);
+        }
+        let flushed = self.unflushed && self.flush(cx, work);
+        written > 0 || flushed
+    }
+
+    /// Flush what was written, once nothing is left to write. Whether that is done.
+    fn flush(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        if !self.send.as_ref().expect(SEND).is_empty() || self.phase == Phase::Ended {
+            return false;
+        }
+        match Pin::new(&mut self.stream.stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.unflushed = false;
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                match transient(&error) {
+                    Some(_) => work.retry = true,
+                    None => self.fail_io(Operation::Flush, error),
+                }
+                false
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        !self.unflushed && self.send.as_ref().is_none_or(|send| send.is_empty())
+    }
+
+    // The end.
+
+    /// Whether everything that was begun is done, as far as this side knows.
+    fn is_quiet(&self) -> bool {
+        self.is_flushed()
+            && self.producer_done
+            && self.reactor.in_flight() == 0
+            && self.outbound.is_finished()
+    }
+
+    fn finish_if_done(&mut self, work: &Work) {
+        let by_end_of_input = self.told_end_of_input;
+        let by_drain = self.drain.is_some()
+            && (work.dry || self.input_ended)
+            && !self.receive.has_partial(&work.scratch);
+        let by_senders = self.config.role() == Role::Client;
+        if !(by_end_of_input || by_drain || by_senders) || !self.is_quiet() {
+            return;
+        }
+        let reason = match (self.truncated.take(), self.drain) {
+            (Some(error), _) => CloseReason::Decode(error),
+            (None, Some(Drain { by_age: true, .. })) => CloseReason::Age,
+            (None, Some(_)) => CloseReason::Drained,
+            (None, None) if by_end_of_input => CloseReason::EndOfInput,
+            (None, None) => CloseReason::NoSenders,
+        };
+        self.close(reason);
+    }
+
+    /// End in order: send what was accepted, flush, shut down, linger.
+    fn close(&mut self, reason: CloseReason) {
+        tracing::debug!(%reason, "closing");
+        self.outbound.close();
+        self.reason = Some(reason);
+        self.phase = Phase::Closing;
+    }
+
+    /// End now, and let the peer see a reset.
+    fn abort(&mut self, reason: CloseReason) {
+        (self.stream.abort)(&mut self.stream.stream);
+        self.reason = Some(reason);
+        self.phase = Phase::Ended;
+    }
+
+    fn fail_io(&mut self, operation: Operation, source: io::Error) {
+        self.reason = Some(CloseReason::Io { operation, source });
+        self.phase = Phase::Ended;
+    }
+
+    // Time, and whoever else wants the connection to end.
+
+    fn obey_handle(&mut self, cx: &mut Context<'_>, work: &mut Work) {
+        let Some(handle) = &self.handle else { return };
+        // Registered before it is looked at, so that nothing is missed until the next poll.
+        handle.register(cx.waker());
+        if handle.is_aborted() {
+            self.abort(CloseReason::Aborted);
+            return;
+        }
+        if let Some(deadline) = handle.drain_deadline() {
+            self.drain(work.now, deadline, false);
+        }
+    }
+
+    fn drain(&mut self, now: Instant, deadline: Instant, by_age: bool) {
+        match &mut self.drain {
+            // A drain from outside is the better reason, and the earlier deadline counts.
+            Some(drain) => {
+                drain.deadline = drain.deadline.min(deadline);
+                drain.by_age &= by_age;
+            }
+            None => {
+                tracing::debug!("draining");
+                self.drain = Some(Drain { deadline, by_age });
+                if self.phase == Phase::Open {
+                    self.call(now, |reactor, context| reactor.on_drain(context, deadline));
+                }
+            }
+        }
+    }
+
+    /// Act on a deadline that has passed, or set the alarm for the next one. Whether the
+    /// connection has to be looked at again at once.
+    fn pass_deadlines(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let Some((at, what)) = self.next_deadline(work) else {
+            return false;
+        };
+        if at > work.now && !self.timing.arm(self.config.clock(), at, cx) {
+            return false;
+        }
+        work.now = work.now.max(at);
+        // LIMIT: a reactor whose deadline is always near must not hold the thread.
+        work.deadlines = work.deadlines.saturating_sub(1);
+        if work.deadlines == 0 {
+            work.exhausted = true;
+            return false;
+        }
+        match what {
+            Due::Retry => work.retry = false,
+            Due::Reactor => {}
+            Due::Age => {
+                self.end_of_age = None;
+                let deadline = work.now + self.config.limits().drain_timeout;
+                self.drain(work.now, deadline, true);
+            }
+            Due::Linger => self.phase = Phase::Ended,
+            Due::Deadline(deadline) => {
+                tracing::debug!(%deadline, "a deadline passed");
+                match (self.phase, deadline) {
+                    // All bytes and the end have been written: only the wait is cut short.
+                    (Phase::Lingering(_), _) => self.phase = Phase::Ended,
+                    (Phase::Open, Deadline::Idle | Deadline::FirstMessage | Deadline::Message) => {
+                        self.close(CloseReason::Deadline(deadline));
+                    }
+                    _ => self.abort(CloseReason::Deadline(deadline)),
+                }
+            }
+        }
+        true
+    }
+
+    fn next_deadline(&mut self, work: &Work) -> Option<(Instant, Due)> {
+        let open = self.phase == Phase::Open;
+        let lingering = matches!(self.phase, Phase::Lingering(_));
+        let partial = open && self.receive.has_partial(&work.scratch);
+        let snapshot = Snapshot {
+            now: work.now,
+            bytes_in: self.stats.bytes_in,
+            bytes_out: self.stats.bytes_out,
+            reading: open && !self.input_ended && !work.paused,
+            paused: open && !self.input_ended && work.paused,
+            partial,
+            unsent: !lingering && (!open || !self.is_flushed()),
+            idle: open
+                && !partial
+                && self.is_flushed()
+                && self.outbound.is_empty()
+                && self.reactor.in_flight() == 0,
+        };
+        let deadline = self.timing.next(self.config.limits(), &snapshot);
+        let mut next = deadline.map(|(at, deadline)| (at, Due::Deadline(deadline)));
+        let mut consider = |at: Option<Instant>, due| {
+            if let Some(at) = at
+                && next.is_none_or(|(earlier, _)| at < earlier)
+            {
+                next = Some((at, due));
+            }
+        };
+        if let Some(drain) = self.drain {
+            consider(Some(drain.deadline), Due::Deadline(Deadline::Drain));
+        }
+        if let Phase::Lingering(until) = self.phase {
+            consider(Some(until), Due::Linger);
+        }
+        if open {
+            consider(self.end_of_age, Due::Age);
+            // One that is past has been told in this poll; what keeps the reactor from acting on it
+            // (room, a future) will wake the task.
+            let deadline = self.reactor.deadline().filter(|at| *at > work.now);
+            consider(deadline, Due::Reactor);
+        }
+        consider(work.retry.then_some(work.now + RETRY), Due::Retry);
+        next
+    }
+
+    /// Register for what may come from other tasks. Whether nothing has come meanwhile.
+    fn park(&mut self, cx: &mut Context<'_>, work: &Work) -> bool {
+        let send = self.send.as_ref().expect(SEND);
+        let pulls = self.phase == Phase::Open || self.phase == Phase::Closing;
+        if pulls
+            && self.config.limits().send.has_room(send)
+            && self.reactor.wants_outbound()
+            && self.outbound.poll_ready(cx).is_ready()
+        {
+            return false;
+        }
+        if self.phase == Phase::Open {
+            // The last sender may have gone before the waker was there.
+            self.finish_if_done(work);
+            return self.phase == Phase::Open;
+        }
+        true
+    }
+
+    /// Count an I/O call. Whether there was one left.
+    fn spend_io(&self, work: &mut Work) -> bool {
+        match work.io.checked_sub(1) {
+            Some(left) => {
+                work.io = left;
+                true
+            }
+            None => {
+                work.exhausted = true;
+                false
+            }
+        }
+    }
+
+    fn report_traffic(&mut self) {
+        if self.stats == self.reported {
+            return;
+        }
+        if let Some(observer) = self.config.observer() {
+            let (new, old) = (&self.stats, &self.reported);
+            observer.traffic(&ConnectionStats {
+                bytes_in: new.bytes_in - old.bytes_in,
+                bytes_out: new.bytes_out - old.bytes_out,
+                messages_in: new.messages_in - old.messages_in,
+                messages_out: new.messages_out - old.messages_out,
+                unsent: new.unsent - old.unsent,
+                unanswered: new.unanswered - old.unanswered,
+                refused: new.refused - old.refused,
+            });
+        }
+        self.reported = self.stats;
+    }
+}
+
+/// What can come next in time.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Deadline(Deadline),
+    /// The reactor's own.
+    Reactor,
+    Age,
+    Linger,
+    Retry,
+}
+
+/// Why the send buffer can be expected to be there.
+const SEND: &str = "a poll takes a send buffer first of all and gives it back last";
+
+/// Errors that are none.
+enum Transient {
+    Interrupted,
+    WouldBlock,
+}
+
+fn transient(error: &io::Error) -> Option<Transient> {
+    match error.kind() {
+        io::ErrorKind::Interrupted => Some(Transient::Interrupted),
+        io::ErrorKind::WouldBlock => Some(Transient::WouldBlock),
+        _ => None,
+    }
+}
+
+/// Write the front of `send`: one piece as it is, several with `writev`.
+fn poll_write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    send: &SendBuffer,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if let Some(bytes) = send.as_contiguous() {
+        return Pin::new(stream).poll_write(cx, bytes);
+    }
+    let mut slices = [IoSlice::new(&[]); SEGMENTS];
+    if stream.is_write_vectored() {
+        let filled = send.io_slices(&mut slices);
+        Pin::new(stream).poll_write_vectored(cx, &slices[..filled])
+    } else {
+        send.io_slices(&mut slices[..1]);
+        Pin::new(stream).poll_write(cx, &slices[0])
+    }
+}
+
+/// Have this task polled again after the I/O driver and the other tasks have had their turn.
+///
+/// Waking the task at once would keep the run queue full, and the runtime looks for I/O only
+/// every few dozen polls then: other connections would wait 20 ms beside a busy one.
+fn yield_to_driver(cx: &mut Context<'_>) {
+    // INVARIANT: it is pending the first time that it is polled, and has arranged for the wake.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}

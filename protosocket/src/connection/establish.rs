@@ -1,0 +1,86 @@
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use super::{ConnectionConfig, ConnectionHandle};
+use crate::{Alarm, Deadline};
+
+/// Makes a stream of what was accepted, within `handshake_timeout`.
+///
+/// TLS, proxy headers and protocol detection are such futures. Their time runs on the clock of
+/// the configuration, and their [`ConnectionHandle`] ends them: a handshake that is drained or
+/// aborted has promised nothing yet.
+pub struct Establish<F> {
+    future: F,
+    config: ConnectionConfig,
+    handle: ConnectionHandle,
+    alarm: Option<Pin<Box<dyn Alarm>>>,
+}
+
+impl<F> Establish<F> {
+    /// Drive `future`.
+    pub fn new(future: F, config: ConnectionConfig, handle: ConnectionHandle) -> Self {
+        Self {
+            future,
+            config,
+            handle,
+            alarm: None,
+        }
+    }
+}
+
+impl<F, S> Future for Establish<F>
+where
+    F: Future<Output = io::Result<S>> + Unpin,
+{
+    type Output = Result<S, EstablishError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.handle.register(cx.waker());
+        if this.handle.is_aborted() || this.handle.drain_deadline().is_some() {
+            return Poll::Ready(Err(EstablishError::Aborted));
+        }
+        if let Poll::Ready(result) = Pin::new(&mut this.future).poll(cx) {
+            return Poll::Ready(result.map_err(EstablishError::Io));
+        }
+        let Some(timeout) = this.config.limits().handshake_timeout else {
+            return Poll::Pending;
+        };
+        let clock = this.config.clock();
+        let alarm = this
+            .alarm
+            .get_or_insert_with(|| clock.alarm(clock.now() + timeout));
+        alarm
+            .as_mut()
+            .poll_due(cx)
+            .map(|()| Err(EstablishError::Deadline(Deadline::Handshake)))
+    }
+}
+
+impl<F: fmt::Debug> fmt::Debug for Establish<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Establish")
+            .field("future", &self.future)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a stream was not established. Nothing was received or sent for the application.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EstablishError {
+    /// The handshake failed.
+    #[error("the handshake failed: {0}")]
+    Io(#[from] io::Error),
+    /// The peer took too long.
+    #[error(transparent)]
+    Deadline(Deadline),
+    /// It was drained, or told to end at once.
+    #[error("the handshake was aborted")]
+    Aborted,
+}

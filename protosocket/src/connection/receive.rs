@@ -1,0 +1,357 @@
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, BytesMut};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::memory::{self, SCRATCH};
+use crate::{DecodeError, Decoded, Decoder, Input};
+
+/// From this size on, a message is read into a buffer of its connection's own, in bytes, so that
+/// its payload can leave without a copy. Below it, the shared buffer and a copy are cheaper.
+const LARGE: usize = 16 * 1024;
+
+/// The first step over the end of a message whose length is not known, in bytes; doubled while
+/// that is not enough.
+const TOP_UP: usize = 256;
+
+/// Bytes on their way in: what was read and not decoded.
+///
+/// While messages are small, they are decoded from the scratch buffer that all connections of a
+/// thread share, and only an unfinished message is kept, in `kept`. When it is completed by the
+/// next read, just as many bytes as it needs are moved behind it.
+#[derive(Debug, Default)]
+pub(super) struct ReceiveBuffer {
+    /// Bytes of earlier reads, then those moved over from the scratch.
+    kept: BytesMut,
+    /// How many bytes at the end of `kept` still stand before `scratch.start` as well.
+    moved: usize,
+    /// What the decoder said it needs, counted from the front; 0 if it has not said.
+    need: usize,
+    /// Bytes to be discarded before anything else is decoded.
+    skip: u64,
+    /// The last message was large, so the next one probably is.
+    large: bool,
+    /// How much to move over next, while the length of a message is unknown.
+    top_up: usize,
+    /// How much to read at once into `kept`; grows while reads fill it.
+    chunk: usize,
+    /// The decoder has consumed a part of a message.
+    inside: bool,
+}
+
+/// How much one read may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadSizes {
+    /// In all, in bytes.
+    pub(super) limit: usize,
+    /// Into the buffer of a connection of large messages, in bytes, until one is larger than that.
+    pub(super) chunk: usize,
+}
+
+/// The scratch buffer, borrowed for a poll, and the part of it that is unread.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    memory: Option<Box<[u8]>>,
+    start: usize,
+    end: usize,
+}
+
+impl Scratch {
+    fn unread(&self) -> &[u8] {
+        match &self.memory {
+            Some(memory) => &memory[self.start..self.end],
+            None => &[],
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
+    fn memory(&mut self) -> &mut [u8] {
+        self.memory.get_or_insert_with(memory::take_scratch)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            memory::give_scratch(memory);
+        }
+    }
+}
+
+impl ReceiveBuffer {
+    /// Continue with bytes that were read before.
+    pub(super) fn with_unread(bytes: BytesMut) -> Self {
+        Self {
+            kept: bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Bytes that were read and not decoded.
+    pub(super) fn len(&self, scratch: &Scratch) -> usize {
+        // Bytes that stand in both places count once: those before `scratch.start` are not unread.
+        self.kept.len() + scratch.len()
+    }
+
+    /// Whether a message has begun and is not complete.
+    pub(super) fn has_partial(&self, scratch: &Scratch) -> bool {
+        self.inside || self.skip > 0 || self.len(scratch) > 0
+    }
+
+    /// Read once, at most `limit` bytes; 0 means that the input has ended.
+    ///
+    /// The scratch must have been decoded or kept before.
+    pub(super) fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        scratch: &mut Scratch,
+        sizes: ReadSizes,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        debug_assert_eq!(scratch.len(), 0, "unread bytes would be lost");
+        self.moved = 0;
+        if self.skip == 0 && (self.large || self.need > LARGE) {
+            return self.poll_read_kept(stream, sizes, cx);
+        }
+        let memory = scratch.memory();
+        let limit = sizes.limit.min(memory.len());
+        let mut buffer = ReadBuf::new(&mut memory[..limit]);
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        let count = buffer.filled().len();
+        (scratch.start, scratch.end) = (0, count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Read behind what is kept, into memory that grows with what has arrived.
+    fn poll_read_kept<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        sizes: ReadSizes,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let ReadSizes { limit, chunk } = sizes;
+        if self.kept.capacity() == 0 {
+            self.kept = memory::take_receive_buffer();
+        }
+        let len = self.kept.len();
+        let missing = match self.need.saturating_sub(len) {
+            0 => LARGE,
+            missing => missing,
+        };
+        if self.kept.capacity() - len < missing.min(LARGE) {
+            // LIMIT: as much again as has arrived, or what the last reads have filled.
+            let step = len.max(self.chunk.clamp(LARGE, chunk.max(LARGE)));
+            if self.need > chunk && missing <= step {
+                // The rest of the message fits: make room for exactly it, not for a doubling.
+                let mut exact = BytesMut::with_capacity(self.need);
+                exact.extend_from_slice(&self.kept);
+                self.kept = exact;
+            } else {
+                self.kept.reserve(step.min(chunk.max(LARGE).max(len)));
+            }
+        }
+        let spare = limit.min(self.kept.capacity() - len);
+        let mut target = (&mut self.kept).limit(spare);
+        let stream = Pin::new(stream);
+        let count = ready!(tokio_util::io::poll_read_buf(stream, cx, &mut target))?;
+        if count == spare {
+            self.chunk = (self.chunk.max(LARGE) * 2).min(chunk);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Decode one message, or say that more input is needed (`None`).
+    pub(super) fn decode<D: Decoder>(
+        &mut self,
+        decoder: &mut D,
+        scratch: &mut Scratch,
+        ended: bool,
+        limit: usize,
+    ) -> Result<Option<D::Message>, DecodeError> {
+        loop {
+            if !self.discard(scratch) {
+                return Ok(None);
+            }
+            let available = self.len(scratch);
+            if available < self.need && !ended {
+                self.keep(scratch);
+                return Ok(None);
+            }
+            if available == 0 {
+                return Ok(None);
+            }
+            let (result, consumed, shown) =
+                self.show(scratch, ended, |input| decoder.decode(input))?;
+            self.inside |= consumed > 0;
+            match result? {
+                Decoded::Message(message) => {
+                    if consumed == 0 {
+                        return Err(DecodeError::NoProgress("a message of no bytes"));
+                    }
+                    self.large = consumed > LARGE;
+                    self.inside = false;
+                    return Ok(Some(message));
+                }
+                Decoded::Skip(0) if consumed == 0 => {
+                    return Err(DecodeError::NoProgress("a skip of no bytes"));
+                }
+                Decoded::Skip(count) => self.skip = count,
+                Decoded::Need(need) => {
+                    let shown = shown - consumed;
+                    if need <= shown {
+                        if consumed == 0 {
+                            return Err(DecodeError::NoProgress(
+                                "it asked for bytes that it had been given",
+                            ));
+                        }
+                        continue;
+                    }
+                    if need > limit {
+                        return Err(DecodeError::TooLarge {
+                            size: need as u64,
+                            limit: limit as u64,
+                        });
+                    }
+                    self.need = need;
+                    let all_shown = self.kept.is_empty() || scratch.len() == 0;
+                    if all_shown || (self.len(scratch) < need && !ended) {
+                        self.keep(scratch);
+                        return Ok(None);
+                    }
+                    self.move_over(scratch, need - shown);
+                }
+            }
+        }
+    }
+
+    /// The input has ended and nothing more can be decoded: what does the decoder make of that?
+    pub(super) fn decode_end<D: Decoder>(
+        &mut self,
+        decoder: &mut D,
+        scratch: &mut Scratch,
+    ) -> Result<Option<D::Message>, DecodeError> {
+        if self.skip > 0 {
+            return Err(DecodeError::Truncated { left: 0 });
+        }
+        self.keep(scratch);
+        let (result, _, _) = self.show(scratch, true, |input| decoder.decode_end(input))?;
+        result
+    }
+
+    /// Everything that was read and not decoded.
+    pub(super) fn into_unread(mut self, scratch: &mut Scratch) -> BytesMut {
+        self.keep(scratch);
+        self.kept
+    }
+
+    /// Put what is unread where it outlives the poll, and give back memory that is not needed.
+    pub(super) fn rest(&mut self, scratch: &mut Scratch) {
+        self.keep(scratch);
+        if self.kept.is_empty() && self.kept.capacity() > 0 {
+            memory::give_receive_buffer(std::mem::take(&mut self.kept));
+        }
+    }
+
+    /// Discard what is to be skipped. Whether that is done.
+    fn discard(&mut self, scratch: &mut Scratch) -> bool {
+        if self.skip > 0 {
+            let kept = self.kept.len().min(clamp(self.skip));
+            self.kept.advance(kept);
+            self.moved = self.moved.min(self.kept.len());
+            self.skip -= kept as u64;
+            let read = scratch.len().min(clamp(self.skip));
+            scratch.start += read;
+            self.skip -= read as u64;
+        }
+        self.skip == 0
+    }
+
+    /// Show the decoder the front of what has arrived: what is kept, or else the scratch.
+    /// Returns its answer, how much it consumed, and how much it was shown.
+    fn show<T>(
+        &mut self,
+        scratch: &mut Scratch,
+        ended: bool,
+        decode: impl FnOnce(&mut Input<'_>) -> T,
+    ) -> Result<(T, usize, usize), DecodeError> {
+        let from_scratch = self.kept.is_empty();
+        let mut input = if from_scratch {
+            Input::from_slice(scratch.unread())
+        } else {
+            Input::from_buffer(&mut self.kept)
+        };
+        // Bytes behind those that are shown may still be in the scratch.
+        let last = from_scratch || scratch.end == scratch.start;
+        input = input.ended(ended && last);
+        let shown = input.len();
+        let result = decode(&mut input);
+        let consumed = input.consumed();
+        let overrun = input.overrun();
+        if from_scratch {
+            match input.into_moved() {
+                Some(buffer) => {
+                    self.kept = buffer;
+                    scratch.clear();
+                    self.moved = 0;
+                }
+                None => scratch.start += consumed,
+            }
+        } else if self.kept.len() <= self.moved {
+            // What is left of `kept` stands in the scratch as well: go on there, where no
+            // message has to be moved.
+            scratch.start -= self.kept.len();
+            self.kept.clear();
+            self.moved = 0;
+        }
+        if overrun > 0 {
+            return Err(DecodeError::Overrun {
+                available: shown,
+                overrun,
+            });
+        }
+        if consumed > 0 {
+            self.need = 0;
+            self.top_up = 0;
+        }
+        Ok((result, consumed, shown))
+    }
+
+    /// Move bytes from the scratch behind what is kept: as many as are missing, or somewhat more.
+    fn move_over(&mut self, scratch: &mut Scratch, missing: usize) {
+        self.top_up = (self.top_up * 2).max(TOP_UP);
+        let count = missing.max(self.top_up).min(scratch.len());
+        let unread = scratch.unread();
+        self.kept.extend_from_slice(&unread[..count]);
+        scratch.start += count;
+        self.moved += count;
+    }
+
+    /// Keep all that is unread.
+    pub(super) fn keep(&mut self, scratch: &mut Scratch) {
+        if scratch.len() > 0 {
+            if self.kept.capacity() == 0 && scratch.len() > LARGE {
+                self.kept = memory::take_receive_buffer();
+            }
+            self.kept.extend_from_slice(scratch.unread());
+        }
+        scratch.clear();
+        self.moved = 0;
+    }
+}
+
+fn clamp(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+const _: () = assert!(SCRATCH >= LARGE);

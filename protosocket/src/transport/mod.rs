@@ -1,0 +1,24 @@
+//! Streams of bytes, and how they are listened for and connected to.
+
+mod establish;
+pub use establish::{Accepted, ConnectError, SocketConnector, SocketListener};
+
+mod memory;
+pub use memory::{MemoryConnector, MemoryListener, memory_listener};
+
+mod options;
+pub use options::{Keepalive, TcpOptions};
+
+mod prefixed;
+pub use prefixed::Prefixed;
+
+mod stream;
+pub use stream::{PeerAddress, StreamWithAddress, Transport};
+
+mod tcp;
+pub use tcp::{TcpConnector, TcpSocketListener};
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub use unix::{UnixConnector, UnixSocketListener};

@@ -1,0 +1,116 @@
+use std::{
+    future::{Ready, ready},
+    io,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    task::{Context, Poll, ready as ready_poll},
+    time::Duration,
+};
+
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, tcp::within};
+
+/// Listens on a Unix socket. The socket's file is removed when the listener is dropped.
+#[derive(Debug)]
+pub struct UnixSocketListener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl UnixSocketListener {
+    /// Bind `path` and listen. A socket file that nobody listens on any more is replaced.
+    ///
+    /// Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// Those of the system, with the path: in use, not permitted, not a socket.
+    pub fn listen(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let bound = UnixListener::bind(path).or_else(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) {
+                std::fs::remove_file(path)?;
+                return UnixListener::bind(path);
+            }
+            Err(error)
+        });
+        let listener = bound.map_err(|error| {
+            let path = path.display();
+            io::Error::new(error.kind(), format!("cannot listen on {path}: {error}"))
+        })?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The path that is listened on.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Whether `path` is a socket whose listener is gone.
+fn is_abandoned(path: &Path) -> bool {
+    let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let refused = std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    is_socket && refused
+}
+
+impl Drop for UnixSocketListener {
+    fn drop(&mut self) {
+        // Somebody may have removed it before.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl SocketListener for UnixSocketListener {
+    type Stream = UnixStream;
+    type Establish = Ready<io::Result<Self::Stream>>;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Establish>>> {
+        let (stream, address) = ready_poll!(self.listener.poll_accept(cx))?;
+        Poll::Ready(Ok(Accepted {
+            peer: PeerAddress::Unix(address.as_pathname().map(PathBuf::from)),
+            establish: ready(Ok(stream)),
+        }))
+    }
+}
+
+/// Opens connections to a Unix socket.
+#[derive(Debug, Clone)]
+pub struct UnixConnector {
+    path: PathBuf,
+    timeout: Option<Duration>,
+}
+
+impl UnixConnector {
+    /// Connect to the socket at `path`, within 10 seconds.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            timeout: Some(Duration::from_secs(10)),
+        }
+    }
+
+    /// Give up after this time; see [`Limits::connect_timeout`](crate::Limits::connect_timeout).
+    #[must_use]
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+}
+
+impl SocketConnector for UnixConnector {
+    type Stream = UnixStream;
+
+    async fn connect(&self) -> Result<UnixStream, ConnectError> {
+        let address = PeerAddress::Unix(Some(self.path.clone()));
+        match within(self.timeout, UnixStream::connect(&self.path)).await {
+            Some(Ok(stream)) => Ok(stream),
+            Some(Err(source)) => Err(ConnectError { address, source }),
+            None => Err(ConnectError::timed_out(address)),
+        }
+    }
+}
