@@ -416,7 +416,7 @@ mod tests {
                 let filled = buffer.io_slices(&mut slices);
                 let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
                 let count = offered.min(step);
-                let bytes = slices[..filled].iter().flat_map(|slice| slice.iter());
+                let bytes = slices[..filled].iter().flat_map(|slice| slice.to_vec());
                 sent.extend(bytes.take(count));
                 buffer.advance(count);
                 assert_eq!(
