@@ -1,2 +1,86 @@
 //! Echo servers side by side, in one run.
-fn main() {}
+//!
+//! Every system answers the same client over the same wire, through its public interface and in
+//! its default configuration. Server and client are processes of their own on different
+//! processors. The systems take turns within each round; what is reported is the median over the
+//! rounds, and the median of the ratios to the hand-written loop within the rounds. Processor time
+//! per message is the steadiest figure: rates depend on the client as well.
+//!
+//! `cargo run --release -p benchmarks -- run --help` tells the options.
+
+mod args;
+mod child;
+mod client;
+mod frame;
+mod machine;
+mod report;
+mod roles;
+mod run;
+mod stats;
+mod systems;
+mod work;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use args::Command;
+use run::Plan;
+
+/// The exit code for arguments that make no sense.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match Command::parse(lexopt::Parser::from_env()) {
+        Ok(command) => command,
+        Err(error) => {
+            complain(format_args!("{error}\nTry `benchmarks --help`."));
+            return ExitCode::from(USAGE);
+        }
+    };
+    match execute(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("{error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> io::Result<()> {
+    match command {
+        Command::Help => io::stdout().lock().write_all(args::help().as_bytes()),
+        Command::Run { plan, json } => run_and_report(&plan, json.as_deref()),
+        Command::Serve { system, processor } => roles::serve(system, processor),
+        Command::Drive(orders) => roles::drive(&orders),
+    }
+}
+
+fn run_and_report(plan: &Plan, json: Option<&Path>) -> io::Result<()> {
+    let json = json.map(open_for_later).transpose()?;
+    let rows = report::rows(&run::run(plan)?);
+    report::write_table(&rows, &mut io::stdout().lock())?;
+    if let Some(file) = json {
+        file.set_len(0)?;
+        let mut out = BufWriter::new(file);
+        report::write_json(&rows, &mut out)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Opens the file before minutes of measuring, but leaves what is in it until there is better.
+fn open_for_later(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
+}
+
+fn complain(what: std::fmt::Arguments<'_>) {
+    // Without a standard error there is nobody to tell.
+    let _: io::Result<()> = writeln!(io::stderr(), "benchmarks: {what}");
+}

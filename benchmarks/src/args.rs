@@ -1,0 +1,339 @@
+//! The command line.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::ValueExt;
+use lexopt::prelude::{Long, Short, Value};
+
+use crate::roles::Drive;
+use crate::run::Plan;
+use crate::systems::{self, SYSTEMS, System};
+use crate::work::Work;
+
+const DEFAULT_ROUNDS: usize = 5;
+const DEFAULT_MEASURED: Duration = Duration::from_secs(1);
+
+// LIMIT: a run ends, whatever is typed.
+const MOST_ROUNDS: usize = 1_000;
+const MEASURED_SECONDS: std::ops::RangeInclusive<f64> = 0.01..=60.0;
+
+/// What the program is to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Say how it is used.
+    Help,
+    /// Measure and report.
+    Run {
+        /// What to measure.
+        plan: Plan,
+        /// Where to write the figures as well.
+        json: Option<PathBuf>,
+    },
+    /// Be a server for the run that has started this process.
+    Serve {
+        /// Which one.
+        system: &'static System,
+        /// The processor to run on.
+        processor: usize,
+    },
+    /// Be its client.
+    Drive(Drive),
+}
+
+/// Arguments that make no sense, and what would.
+#[derive(Debug)]
+pub(crate) struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Command {
+    /// Parses the arguments after the program's name.
+    ///
+    /// # Errors
+    ///
+    /// Says which argument is wrong and what is expected in its place.
+    pub(crate) fn parse(mut arguments: lexopt::Parser) -> Result<Self, UsageError> {
+        match arguments.next()? {
+            Some(Short('h') | Long("help")) => Ok(Self::Help),
+            Some(Value(command)) => match command.to_str() {
+                Some("run") => parse_run(arguments),
+                Some("serve") => parse_serve(arguments),
+                Some("drive") => parse_drive(arguments),
+                _ => Err(UsageError(format!(
+                    "unknown command {command:?}, expected `run`"
+                ))),
+            },
+            Some(other) => Err(other.unexpected().into()),
+            None => Err(UsageError(
+                "a command is missing, expected `run`".to_owned(),
+            )),
+        }
+    }
+}
+
+impl Drive {
+    /// The arguments from which the client reads these orders.
+    pub(crate) fn to_arguments(self) -> [String; 5] {
+        [
+            self.processor.to_string(),
+            self.address.to_string(),
+            self.work.to_string(),
+            self.warm_up.as_millis().to_string(),
+            self.measured.as_millis().to_string(),
+        ]
+    }
+}
+
+/// The text of `--help`.
+pub(crate) fn help() -> String {
+    let works: Vec<String> = Work::all().iter().map(Work::to_string).collect();
+    format!(
+        "\
+Echo servers side by side: server CPU per message, rates, latencies and memory.
+
+Usage: benchmarks run [OPTIONS]
+
+Server and client are processes on processors of their own, fresh for each
+measurement. The systems take turns in every round. Figures are medians over the
+rounds; ratios are medians of the ratios within the rounds.
+
+Options:
+  --only PATTERN   only works whose name contains PATTERN, or, if it has a `*`,
+                   whose whole name it matches
+  --systems A,B    only these systems
+  --rounds N       how often everything is measured, 1 to {MOST_ROUNDS} [default: {DEFAULT_ROUNDS}]
+  --seconds S      how long each echo is measured, {} to {} [default: {}]
+  --json FILE      write the figures to FILE as well
+  -h, --help       print this
+
+Works: {}
+Systems: {}
+",
+        MEASURED_SECONDS.start(),
+        MEASURED_SECONDS.end(),
+        DEFAULT_MEASURED.as_secs(),
+        works.join(" "),
+        system_names(),
+    )
+}
+
+fn parse_run(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
+    let mut plan = Plan {
+        works: Work::all(),
+        systems: SYSTEMS.iter().collect(),
+        rounds: DEFAULT_ROUNDS,
+        measured: DEFAULT_MEASURED,
+    };
+    let mut json = None;
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("only") => plan.works = parse_only(&arguments.value()?.string()?)?,
+            Long("systems") => plan.systems = parse_systems(&arguments.value()?.string()?)?,
+            Long("rounds") => plan.rounds = parse_rounds(&arguments.value()?.string()?)?,
+            Long("seconds") => plan.measured = parse_seconds(&arguments.value()?.string()?)?,
+            Long("json") => json = Some(PathBuf::from(arguments.value()?)),
+            Short('h') | Long("help") => return Ok(Command::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Run { plan, json })
+}
+
+fn parse_only(pattern: &str) -> Result<Vec<Work>, UsageError> {
+    let works: Vec<Work> = Work::all()
+        .into_iter()
+        .filter(|work| work.matches(pattern))
+        .collect();
+    if works.is_empty() {
+        let names: Vec<String> = Work::all().iter().map(Work::to_string).collect();
+        return Err(UsageError(format!(
+            "--only {pattern:?} matches no work, expected a part of one of: {}",
+            names.join(" ")
+        )));
+    }
+    Ok(works)
+}
+
+fn parse_systems(names: &str) -> Result<Vec<&'static System>, UsageError> {
+    let mut chosen: Vec<&'static System> = Vec::new();
+    for name in names.split(',') {
+        let system = find_system(name)?;
+        if chosen.iter().any(|other| other.name == name) {
+            return Err(UsageError(format!(
+                "--systems names {name:?} twice, expected it once"
+            )));
+        }
+        chosen.push(system);
+    }
+    Ok(chosen)
+}
+
+fn parse_rounds(text: &str) -> Result<usize, UsageError> {
+    text.parse::<NonZeroUsize>()
+        .ok()
+        .map(NonZeroUsize::get)
+        .filter(|&rounds| rounds <= MOST_ROUNDS)
+        .ok_or_else(|| {
+            UsageError(format!(
+                "--rounds {text:?}: expected a number from 1 to {MOST_ROUNDS}"
+            ))
+        })
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, UsageError> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|seconds| MEASURED_SECONDS.contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| {
+            let (least, most) = (MEASURED_SECONDS.start(), MEASURED_SECONDS.end());
+            UsageError(format!(
+                "--seconds {text:?}: expected a number from {least} to {most}"
+            ))
+        })
+}
+
+fn find_system(name: &str) -> Result<&'static System, UsageError> {
+    systems::find(name).ok_or_else(|| {
+        UsageError(format!(
+            "unknown system {name:?}, expected some of: {}",
+            system_names()
+        ))
+    })
+}
+
+fn system_names() -> String {
+    let names: Vec<&str> = SYSTEMS.iter().map(|system| system.name).collect();
+    names.join(",")
+}
+
+fn parse_serve(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
+    let system = find_system(&arguments.value()?.string()?)?;
+    Ok(Command::Serve {
+        system,
+        processor: arguments.value()?.parse()?,
+    })
+}
+
+fn parse_drive(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
+    let processor = arguments.value()?.parse()?;
+    let address = arguments.value()?.parse()?;
+    let work = arguments.value()?.string()?;
+    let work = Work::find(&work).ok_or_else(|| UsageError(format!("unknown work {work:?}")))?;
+    let mut milliseconds = || -> Result<Duration, UsageError> {
+        Ok(Duration::from_millis(
+            arguments.value()?.parse_with(u64::from_str)?,
+        ))
+    };
+    let (warm_up, measured) = (milliseconds()?, milliseconds()?);
+    Ok(Command::Drive(Drive {
+        processor,
+        address,
+        work,
+        warm_up,
+        measured,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, UsageError> {
+        Command::parse(lexopt::Parser::from_args(line.split_whitespace()))
+    }
+
+    fn parse_plan(line: &str) -> Plan {
+        match parse(line) {
+            Ok(Command::Run { plan, .. }) => plan,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_default_is_everything() {
+        let plan = parse_plan("run");
+        assert_eq!(plan.works, Work::all());
+        assert_eq!(plan.systems.len(), SYSTEMS.len());
+        assert_eq!(plan.rounds, 5);
+        assert_eq!(plan.measured, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn options_are_taken() {
+        let line = "run --only 64B/1x1 --systems loop --rounds=7 --seconds 0.5";
+        let plan = parse_plan(line);
+        let works: Vec<String> = plan.works.iter().map(Work::to_string).collect();
+        assert_eq!(works, ["echo/64B/1x1", "echo/64B/1x1024"]);
+        let systems: Vec<&str> = plan.systems.iter().map(|system| system.name).collect();
+        assert_eq!(systems, ["loop"]);
+        assert_eq!(plan.rounds, 7);
+        assert_eq!(plan.measured, Duration::from_millis(500));
+        let Ok(Command::Run { json, .. }) = parse("run --json out.json") else {
+            panic!("a file is expected");
+        };
+        assert_eq!(json, Some(PathBuf::from("out.json")));
+    }
+
+    #[test]
+    fn help_is_no_error() {
+        assert!(matches!(parse("--help"), Ok(Command::Help)));
+        assert!(matches!(parse("run -h"), Ok(Command::Help)));
+        assert!(help().contains("echo/64B/1x1024"));
+        assert!(help().contains("Systems: loop"));
+    }
+
+    #[test]
+    fn errors_say_what_is_expected() {
+        for (line, expected) in [
+            ("", "expected `run`"),
+            ("walk", "expected `run`"),
+            ("run --only nothing", "echo/64B/1x1"),
+            ("run --only", "missing argument"),
+            ("run --systems loop,2.0.2", "some of: loop"),
+            ("run --systems loop,loop", "twice"),
+            ("run --systems=", "unknown system"),
+            ("run --rounds 0", "1 to 1000"),
+            ("run --rounds 1001", "1 to 1000"),
+            ("run --rounds five", "1 to 1000"),
+            ("run --seconds -1", "0.01 to 60"),
+            ("run --seconds nan", "0.01 to 60"),
+            ("run --seconds 61", "0.01 to 60"),
+            ("run --fast", "--fast"),
+            ("run everything", "everything"),
+        ] {
+            let error = parse(line).expect_err(line).to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn orders_survive_the_command_line() {
+        let orders = Drive {
+            processor: 1,
+            address: "127.0.0.1:4321".parse().expect("an address"),
+            work: Work::find("echo/64B/1x64").expect("a load"),
+            warm_up: Duration::from_millis(200),
+            measured: Duration::from_millis(1_500),
+        };
+        let line = format!("drive {}", orders.to_arguments().join(" "));
+        match parse(&line) {
+            Ok(Command::Drive(parsed)) => assert_eq!(parsed, orders),
+            other => panic!("{other:?}"),
+        }
+    }
+}

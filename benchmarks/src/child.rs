@@ -1,0 +1,87 @@
+//! A child process: lines in, lines out, and its end.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{self, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+/// A process of this program in another role. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Child {
+    role: &'static str,
+    process: process::Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Child {
+    /// Starts this program with other arguments, the role first.
+    pub(crate) fn spawn<I>(role: &'static str, arguments: I) -> io::Result<Self>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg(role)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = process.stdin.take().expect("it was just piped");
+        let stdout = process.stdout.take().expect("it was just piped");
+        let (sender, lines) = mpsc::channel();
+        // A read from a pipe cannot time out, a receive from a channel can. The thread ends with
+        // the process.
+        thread::spawn(move || {
+            BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        Ok(Self {
+            role,
+            process,
+            stdin,
+            lines,
+        })
+    }
+
+    /// Sends a line.
+    ///
+    /// # Errors
+    ///
+    /// When the child has closed its input, which it does only by ending.
+    pub(crate) fn tell(&mut self, line: &str) -> io::Result<()> {
+        self.stdin
+            .write_all(format!("{line}\n").as_bytes())
+            .map_err(|error| self.complaint(&error.to_string()))
+    }
+
+    /// Waits for a line.
+    ///
+    /// # Errors
+    ///
+    /// When none comes in time, or when the child has ended; it says why on the standard error.
+    pub(crate) fn hear(&mut self, patience: Duration) -> io::Result<String> {
+        self.lines
+            .recv_timeout(patience)
+            .map_err(|_| match self.process.try_wait() {
+                Ok(Some(status)) => self.complaint(&format!("ended early, {status}")),
+                _ => self.complaint(&format!("said nothing for {patience:?}")),
+            })
+    }
+
+    fn complaint(&self, what: &str) -> io::Error {
+        io::Error::other(format!("the {} process: {what}", self.role))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Both fail only if the process has already ended, which is what they are for.
+        let _: io::Result<()> = self.process.kill();
+        let _: io::Result<process::ExitStatus> = self.process.wait();
+    }
+}

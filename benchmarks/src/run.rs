@@ -1,0 +1,264 @@
+//! The measurement: rounds in which every system does every work once.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::child::Child;
+use crate::machine;
+use crate::roles::{Drive, EchoReport, OPEN, Question, READY};
+use crate::systems::System;
+use crate::work::Work;
+
+/// How long a child may take for what it does at once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The shortest warm-up: branch predictors and buffers settle in less.
+const SHORTEST_WARM_UP: Duration = Duration::from_millis(200);
+
+/// The warm-up is the measured time divided by this.
+const WARM_UP_DIVISOR: u32 = 5;
+
+/// What to measure.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The loads.
+    pub(crate) works: Vec<Work>,
+    /// The servers.
+    pub(crate) systems: Vec<&'static System>,
+    /// How often.
+    pub(crate) rounds: usize,
+    /// How long an echo is measured, each time.
+    pub(crate) measured: Duration,
+}
+
+/// What one system did with one load, round by round.
+#[derive(Debug)]
+pub(crate) struct Series {
+    /// The load.
+    pub(crate) work: Work,
+    /// The name of the system.
+    pub(crate) system: &'static str,
+    /// A sample per round.
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// The figures of one round. Those that the load does not have are `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Sample {
+    /// Messages per second.
+    pub(crate) rate: Option<f64>,
+    /// Processor time of the server per message.
+    pub(crate) server_cpu_ns: Option<f64>,
+    /// Processor time of the client per message.
+    pub(crate) client_cpu_ns: Option<f64>,
+    /// Median round trip.
+    pub(crate) p50_us: Option<f64>,
+    /// Round trip that 99 of 100 do not exceed.
+    pub(crate) p99_us: Option<f64>,
+    /// Round trip that 999 of 1,000 do not exceed.
+    pub(crate) p999_us: Option<f64>,
+    /// Bytes by which a connection makes the server larger.
+    pub(crate) rss_per_connection: Option<f64>,
+}
+
+/// Measures everything. Systems take turns within a round, and the first of a round is the second
+/// of the one before it, so that what drifts meets all of them.
+///
+/// # Errors
+///
+/// The first child that fails ends the run; the error says which work and which system.
+pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
+    let [server_processor, client_processor] = machine::two_processors()?;
+    let mut series: Vec<Series> = plan
+        .works
+        .iter()
+        .flat_map(|&work| plan.systems.iter().map(move |system| (work, system.name)))
+        .map(|(work, system)| Series {
+            work,
+            system,
+            samples: Vec::new(),
+        })
+        .collect();
+    let mut progress = Progress::new();
+    let count = plan.systems.len();
+    for round in 0..plan.rounds {
+        for (row, &work) in plan.works.iter().enumerate() {
+            for turn in 0..count {
+                let column = (round + turn) % count;
+                let system = plan.systems[column];
+                progress.show(format_args!(
+                    "round {} of {}: {work} {}",
+                    round + 1,
+                    plan.rounds,
+                    system.name
+                ));
+                let sample = Bout::start(work, system, plan.measured, server_processor)
+                    .and_then(|bout| bout.finish(client_processor))
+                    .map_err(|error| {
+                        io::Error::other(format!("{work} with {}: {error}", system.name))
+                    })?;
+                series[row * count + column].samples.push(sample);
+            }
+        }
+    }
+    Ok(series)
+}
+
+/// One system doing one work, in fresh processes.
+struct Bout {
+    work: Work,
+    measured: Duration,
+    server: Child,
+    address: String,
+}
+
+impl Bout {
+    fn start(
+        work: Work,
+        system: &System,
+        measured: Duration,
+        processor: usize,
+    ) -> io::Result<Self> {
+        let mut server = Child::spawn("serve", [system.name, &processor.to_string()])?;
+        let address = server.hear(PATIENCE)?;
+        Ok(Self {
+            work,
+            measured,
+            server,
+            address,
+        })
+    }
+
+    fn finish(mut self, processor: usize) -> io::Result<Sample> {
+        let orders = Drive {
+            processor,
+            address: parse(&self.address)?,
+            work: self.work,
+            warm_up: (self.measured / WARM_UP_DIVISOR).max(SHORTEST_WARM_UP),
+            measured: self.measured,
+        };
+        let mut client = Child::spawn("drive", orders.to_arguments())?;
+        let ready = client.hear(PATIENCE + orders.warm_up)?;
+        expect(&ready, READY)?;
+        match self.work {
+            Work::Echo(_) => self.echo(&mut client),
+            Work::Idle { connections } => self.idle(&mut client, connections),
+        }
+    }
+
+    fn echo(&mut self, client: &mut Child) -> io::Result<Sample> {
+        let before = self.ask(Question::Cpu)?;
+        client.tell("go")?;
+        let report = client.hear(PATIENCE + self.measured)?;
+        let after = self.ask(Question::Cpu)?;
+        let report: EchoReport = serde_json::from_str(&report)?;
+        Ok(echo_sample(&report, after.saturating_sub(before)))
+    }
+
+    fn idle(&mut self, client: &mut Child, connections: usize) -> io::Result<Sample> {
+        let before = self.ask(Question::Memory)?;
+        client.tell("go")?;
+        let open = client.hear(PATIENCE)?;
+        expect(&open, OPEN)?;
+        let after = self.ask(Question::Memory)?;
+        let bytes = after.saturating_sub(before) as f64 / connections as f64;
+        Ok(Sample {
+            rss_per_connection: Some(bytes),
+            ..Sample::default()
+        })
+    }
+
+    fn ask(&mut self, question: Question) -> io::Result<u64> {
+        self.server.tell(question.line())?;
+        parse(&self.server.hear(PATIENCE)?)
+    }
+}
+
+fn echo_sample(report: &EchoReport, server_cpu_ns: u64) -> Sample {
+    let messages = report.messages as f64;
+    let microseconds = |nanoseconds: u64| Some(nanoseconds as f64 / 1e3);
+    Sample {
+        rate: Some(messages * 1e9 / report.elapsed_ns as f64),
+        server_cpu_ns: Some(server_cpu_ns as f64 / messages),
+        client_cpu_ns: Some(report.cpu_ns as f64 / messages),
+        p50_us: microseconds(report.p50_ns),
+        p99_us: microseconds(report.p99_ns),
+        p999_us: microseconds(report.p999_ns),
+        rss_per_connection: None,
+    }
+}
+
+fn parse<T>(line: &str) -> io::Result<T>
+where
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    line.parse()
+        .map_err(|error| io::Error::other(format!("a child said {line:?}: {error}")))
+}
+
+fn expect(line: &str, expected: &str) -> io::Result<()> {
+    if line == expected {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "a child said {line:?} instead of {expected:?}"
+        )))
+    }
+}
+
+/// A line on a terminal that is written over and over. Anywhere else there is none.
+struct Progress {
+    visible: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            visible: io::stderr().is_terminal(),
+        }
+    }
+
+    fn show(&mut self, line: fmt::Arguments<'_>) {
+        if self.visible {
+            // Losing the progress is no reason to lose the measurement.
+            let _: io::Result<()> = write!(io::stderr(), "\r\x1b[2K{line}");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.show(format_args!(""));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_per_message() {
+        let report = EchoReport {
+            messages: 2_000,
+            elapsed_ns: 500_000_000,
+            cpu_ns: 100_000,
+            p50_ns: 1_500,
+            p99_ns: 2_000,
+            p999_ns: 30_000,
+        };
+        let sample = echo_sample(&report, 300_000);
+        let expected = Sample {
+            rate: Some(4_000.0),
+            server_cpu_ns: Some(150.0),
+            client_cpu_ns: Some(50.0),
+            p50_us: Some(1.5),
+            p99_us: Some(2.0),
+            p999_us: Some(30.0),
+            rss_per_connection: None,
+        };
+        assert_eq!(sample, expected);
+    }
+}

@@ -1,0 +1,92 @@
+//! `loop`: what one writes by hand when nothing but echoing messages is asked for.
+//!
+//! It is the practical limit on tokio, and therefore the reference: frames are borrowed from the
+//! read buffer and copied into one contiguous out buffer, which is written when nothing is left to
+//! read. Nothing is allocated per message.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+
+use super::Server;
+use crate::frame::{Inbox, Outbox};
+
+// LIMIT: a peer that sends without reading is not read from while this much waits for it.
+const OUT_LIMIT: usize = 256 << 10;
+
+pub(super) fn start() -> io::Result<Server> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    Ok(Server {
+        address,
+        run: Box::pin(accept(listener)),
+    })
+}
+
+async fn accept(listener: tokio::net::TcpListener) -> io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let mut connection = Connection::new(stream);
+        tokio::spawn(async move {
+            // A client that resets its connection is no concern of the other clients.
+            let _: io::Result<()> = poll_fn(|cx| connection.poll(cx)).await;
+        });
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    inbox: Inbox,
+    outbox: Outbox,
+}
+
+/// Why reading has stopped.
+enum Reading {
+    Pending,
+    OutFull,
+    Closed,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let reading = self.poll_echo(cx)?;
+            ready!(self.outbox.poll_write(&mut self.stream, cx))?;
+            match reading {
+                Reading::Pending => return Poll::Pending,
+                Reading::OutFull => {}
+                Reading::Closed => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Echoes into the out buffer until it is full or nothing is left to read.
+    fn poll_echo(&mut self, cx: &mut Context<'_>) -> io::Result<Reading> {
+        while self.outbox.len() < OUT_LIMIT {
+            if let Some(payload) = self.inbox.next_payload()? {
+                self.outbox.push(payload);
+                continue;
+            }
+            match self.inbox.poll_read(&mut self.stream, cx)? {
+                Poll::Ready(0) => return Ok(Reading::Closed),
+                Poll::Ready(_) => {}
+                Poll::Pending => return Ok(Reading::Pending),
+            }
+        }
+        Ok(Reading::OutFull)
+    }
+}

@@ -1,0 +1,43 @@
+//! The servers that are compared, one file each.
+//!
+//! To add one: write a file with `pub(super) fn start() -> io::Result<Server>` that listens on a
+//! free port of the loopback address and echoes every message of [`crate::frame`], through the
+//! public interface and the default configuration of its library; name it in [`SYSTEMS`].
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+mod hand_loop;
+
+/// Every system, the reference of the ratios first.
+pub(crate) const SYSTEMS: &[System] = &[System {
+    name: REFERENCE,
+    start: hand_loop::start,
+}];
+
+/// The system that ratios refer to.
+pub(crate) const REFERENCE: &str = "loop";
+
+/// An echo server that can be started by name.
+#[derive(Debug)]
+pub(crate) struct System {
+    /// What `--systems` and the reports call it.
+    pub(crate) name: &'static str,
+    /// Starts listening. Called once per process, inside a current-thread tokio runtime.
+    pub(crate) start: fn() -> io::Result<Server>,
+}
+
+/// A system that listens.
+pub(crate) struct Server {
+    /// Where to connect.
+    pub(crate) address: SocketAddr,
+    /// Accepts and serves connections for as long as it is polled.
+    pub(crate) run: Pin<Box<dyn Future<Output = io::Result<()>>>>,
+}
+
+/// The system of that name.
+pub(crate) fn find(name: &str) -> Option<&'static System> {
+    SYSTEMS.iter().find(|system| system.name == name)
+}
