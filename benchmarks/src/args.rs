@@ -275,12 +275,12 @@ mod tests {
 
     #[test]
     fn options_are_taken() {
-        let line = "run --only 64B/1x1 --systems loop --rounds=7 --seconds 0.5";
+        let line = "run --only 64B/1x1 --systems protosocket-2.0.2,loop --rounds=7 --seconds 0.5";
         let plan = parse_plan(line);
         let works: Vec<String> = plan.works.iter().map(Work::to_string).collect();
         assert_eq!(works, ["echo/64B/1x1", "echo/64B/1x1024"]);
         let systems: Vec<&str> = plan.systems.iter().map(|system| system.name).collect();
-        assert_eq!(systems, ["loop"]);
+        assert_eq!(systems, ["protosocket-2.0.2", "loop"]);
         assert_eq!(plan.rounds, 7);
         assert_eq!(plan.measured, Duration::from_millis(500));
         let Ok(Command::Run { json, .. }) = parse("run --json out.json") else {
@@ -294,7 +294,7 @@ mod tests {
         assert!(matches!(parse("--help"), Ok(Command::Help)));
         assert!(matches!(parse("run -h"), Ok(Command::Help)));
         assert!(help().contains("echo/64B/1x1024"));
-        assert!(help().contains("Systems: loop"));
+        assert!(help().contains("loop,protosocket-2.0.2"));
     }
 
     #[test]

@@ -10,12 +10,19 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 mod hand_loop;
+mod protosocket_v2;
 
 /// Every system, the reference of the ratios first.
-pub(crate) const SYSTEMS: &[System] = &[System {
-    name: REFERENCE,
-    start: hand_loop::start,
-}];
+pub(crate) const SYSTEMS: &[System] = &[
+    System {
+        name: REFERENCE,
+        start: hand_loop::start,
+    },
+    System {
+        name: "protosocket-2.0.2",
+        start: protosocket_v2::start,
+    },
+];
 
 /// The system that ratios refer to.
 pub(crate) const REFERENCE: &str = "loop";
