@@ -240,7 +240,7 @@ pub struct ReactorContext<'a, C: Codec> {
     limits: &'a SendLimits,
     now: Instant,
     refused: u64,
-    failure: Option<CloseReason>,
+    failure: Option<Box<CloseReason>>,
 }
 
 impl<'a, C: Codec> ReactorContext<'a, C> {
@@ -268,7 +268,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     /// [`SendError::Full`] returns the message if the buffer is at its bulk limit. In
     /// [`on_inbound_message`](MessageReactor::on_inbound_message) of an answering reactor there
     /// is always room for one reply.
-    #[inline]
+    #[inline(always)]
     pub fn send(
         &mut self,
         message: <C as Encoder>::Message,
@@ -286,7 +286,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     ///
     /// On failure the answer is [`ReactorStatus::Disconnect`], and the connection's
     /// [`CloseReason`] says what failed.
-    #[inline]
+    #[inline(always)]
     pub fn reply(&mut self, message: <C as Encoder>::Message) -> ReactorStatus {
         match self.send(message) {
             Ok(()) => ReactorStatus::Continue,
@@ -295,9 +295,10 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     }
 
     /// Make `error` the reason for which the connection ends: a reactor returns the answer.
+    #[cold]
     pub fn fail<M>(&mut self, error: SendError<M>) -> ReactorStatus {
         let reason = error.into_close_reason(self.send_buffer.unsent_bytes());
-        self.failure.get_or_insert(reason);
+        self.failure.get_or_insert(Box::new(reason));
         ReactorStatus::Disconnect
     }
 
@@ -347,12 +348,29 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         self.refused
     }
 
-    /// What a failed [`reply`](Self::reply) makes the reason of the connection's end.
+    /// Whether there is more to know than the reactor's answer.
     #[cfg(feature = "tokio")]
     #[inline]
-    pub(crate) fn into_failure(self) -> Option<CloseReason> {
-        self.failure
+    pub(crate) fn has_outcome(&self) -> bool {
+        self.refused > 0 || self.failure.is_some()
     }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_outcome(self) -> Outcome {
+        Outcome {
+            refused: self.refused,
+            failure: self.failure,
+        }
+    }
+}
+
+/// What a call of the reactor left behind beside its answer.
+#[cfg(feature = "tokio")]
+pub(crate) struct Outcome {
+    /// Messages that were refused.
+    pub(crate) refused: u64,
+    /// What a failed [`reply`](ReactorContext::reply) makes the reason of the connection's end.
+    pub(crate) failure: Option<Box<CloseReason>>,
 }
 
 /// Room in the send buffer, below its bulk limit.

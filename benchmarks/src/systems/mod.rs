@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 mod hand_loop;
+mod ours;
 mod protosocket_v2;
 
 /// Every system, the reference of the ratios first.
@@ -17,6 +18,18 @@ pub(crate) const SYSTEMS: &[System] = &[
     System {
         name: REFERENCE,
         start: hand_loop::start,
+    },
+    System {
+        name: "ours",
+        start: ours::start,
+    },
+    System {
+        name: "ours-channel",
+        start: ours::start_channel,
+    },
+    System {
+        name: "ours-machine",
+        start: ours::start_machine,
     },
     System {
         name: "protosocket-2.0.2",

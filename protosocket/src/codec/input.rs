@@ -26,7 +26,7 @@ enum Memory<'a> {
     /// The connection's own buffer, from which payloads can be split off.
     Buffer(&'a mut BytesMut),
     /// What was a slice until the decoder asked for a buffer.
-    Moved(BytesMut),
+    Moved(Box<BytesMut>),
 }
 
 impl<'a> Input<'a> {
@@ -58,7 +58,7 @@ impl<'a> Input<'a> {
     }
 
     /// All bytes that are left.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         match &self.memory {
             Memory::Slice(bytes) => bytes,
@@ -68,13 +68,13 @@ impl<'a> Input<'a> {
     }
 
     /// How many bytes are left.
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> usize {
         self.bytes().len()
     }
 
     /// Whether no bytes are left.
-    #[inline]
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.bytes().is_empty()
     }
@@ -89,13 +89,14 @@ impl<'a> Input<'a> {
     /// Stepping past the end ends the connection with [`DecodeError::Overrun`].
     ///
     /// [`DecodeError::Overrun`]: super::DecodeError::Overrun
-    #[inline]
+    #[inline(always)]
     pub fn advance(&mut self, count: usize) {
-        let step = self.within(count);
-        match &mut self.memory {
-            Memory::Slice(bytes) => *bytes = &bytes[step..],
-            Memory::Buffer(buffer) => buffer.advance(step),
-            Memory::Moved(buffer) => buffer.advance(step),
+        if let Memory::Slice(bytes) = &mut self.memory
+            && let Some(rest) = bytes.get(count..)
+        {
+            *bytes = rest;
+        } else {
+            self.advance_slowly(count);
         }
     }
 
@@ -125,11 +126,18 @@ impl<'a> Input<'a> {
     /// # Panics
     /// Never: as with [`take`](Self::take), asking for more than is there is reported as an
     /// overrun.
-    #[inline]
+    #[inline(always)]
     pub fn copy_to(&mut self, count: usize, target: &mut Vec<u8>) {
-        let available = count.min(self.len());
-        target.extend_from_slice(&self.bytes()[..available]);
-        self.advance(count);
+        if let Memory::Slice(bytes) = &mut self.memory
+            && let Some((copied, rest)) = bytes.split_at_checked(count)
+        {
+            target.extend_from_slice(copied);
+            *bytes = rest;
+        } else {
+            let available = count.min(self.len());
+            target.extend_from_slice(&self.bytes()[..available]);
+            self.advance_slowly(count);
+        }
     }
 
     /// The bytes that are left as a growable buffer, for decoders that are written against one.
@@ -138,7 +146,7 @@ impl<'a> Input<'a> {
     /// own first. What the caller removes from the front counts as advanced; it must not append.
     pub fn as_buffer(&mut self) -> &mut BytesMut {
         if let Memory::Slice(bytes) = &self.memory {
-            self.memory = Memory::Moved(BytesMut::from(*bytes));
+            self.memory = Memory::Moved(Box::new(BytesMut::from(*bytes)));
         }
         match &mut self.memory {
             Memory::Buffer(buffer) => buffer,
@@ -159,17 +167,36 @@ impl<'a> Input<'a> {
         self.overrun
     }
 
+    /// How much is left, if the input is a slice still and nothing was consumed beyond its end.
+    #[cfg(feature = "tokio")]
+    #[inline]
+    pub(crate) fn plain_rest(&self) -> Option<usize> {
+        match &self.memory {
+            Memory::Slice(bytes) if self.overrun == 0 => Some(bytes.len()),
+            _ => None,
+        }
+    }
+
     /// The buffer that [`as_buffer`](Self::as_buffer) made, if it had to make one.
     #[cfg(feature = "tokio")]
     #[inline]
-    pub(crate) fn into_moved(self) -> Option<BytesMut> {
+    pub(crate) fn into_moved(self) -> Option<Box<BytesMut>> {
         match self.memory {
             Memory::Moved(buffer) => Some(buffer),
             Memory::Slice(_) | Memory::Buffer(_) => None,
         }
     }
 
-    #[inline]
+    #[cold]
+    fn advance_slowly(&mut self, count: usize) {
+        let step = self.within(count);
+        match &mut self.memory {
+            Memory::Slice(bytes) => *bytes = &bytes[step..],
+            Memory::Buffer(buffer) => buffer.advance(step),
+            Memory::Moved(buffer) => buffer.advance(step),
+        }
+    }
+
     fn within(&mut self, count: usize) -> usize {
         let len = self.len();
         if count > len {

@@ -2,7 +2,7 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
-use super::{DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, SendBuffer};
+use super::{DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, Payload, SendBuffer};
 
 /// How a length stands in front of a payload: [`U32`] or [`Varint`].
 pub trait LengthPrefix: 'static {
@@ -85,13 +85,16 @@ impl LengthPrefix for Varint {
 /// `LengthDelimitedCodec::<U32>::new()` speaks four bytes big-endian, the default of
 /// `tokio_util::codec::LengthDelimitedCodec`; [`Varint`] speaks protobuf's delimiter. A length above
 /// the codec's limit is an error before a byte of the payload is buffered.
+///
+/// Messages are [`Bytes`] unless the second parameter says otherwise: with
+/// [`PooledBuffer`](super::PooledBuffer), small messages allocate nothing. See [`Payload`].
 #[derive(Debug, Clone)]
-pub struct LengthDelimitedCodec<P = U32> {
+pub struct LengthDelimitedCodec<P = U32, T: Payload = Bytes> {
     max_length: u64,
-    prefix: PhantomData<fn() -> P>,
+    prefix: PhantomData<fn() -> (P, T)>,
 }
 
-impl<P: LengthPrefix> LengthDelimitedCodec<P> {
+impl<P: LengthPrefix, T: Payload> LengthDelimitedCodec<P, T> {
     /// No limit but the prefix's own and the connection's `max_message_size`.
     pub fn new() -> Self {
         Self {
@@ -108,17 +111,17 @@ impl<P: LengthPrefix> LengthDelimitedCodec<P> {
     }
 }
 
-impl<P: LengthPrefix> Default for LengthDelimitedCodec<P> {
+impl<P: LengthPrefix, T: Payload> Default for LengthDelimitedCodec<P, T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<P: LengthPrefix> Decoder for LengthDelimitedCodec<P> {
-    type Message = Bytes;
+impl<P: LengthPrefix, T: Payload> Decoder for LengthDelimitedCodec<P, T> {
+    type Message = T;
 
-    #[inline]
-    fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<Bytes>, DecodeError> {
+    #[inline(always)]
+    fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<T>, DecodeError> {
         let Some((prefix, length)) = P::read(input.bytes())? else {
             return Ok(Decoded::Need(input.len() + 1));
         };
@@ -135,16 +138,16 @@ impl<P: LengthPrefix> Decoder for LengthDelimitedCodec<P> {
             return Ok(Decoded::Need(total));
         }
         input.advance(prefix);
-        Ok(Decoded::Message(input.take(length)))
+        Ok(Decoded::Message(T::take_from(input, length)))
     }
 }
 
-impl<P: LengthPrefix> Encoder for LengthDelimitedCodec<P> {
-    type Message = Bytes;
+impl<P: LengthPrefix, T: Payload> Encoder for LengthDelimitedCodec<P, T> {
+    type Message = T;
 
-    #[inline]
-    fn encode(&mut self, message: Bytes, output: &mut SendBuffer) -> Result<(), EncodeError> {
-        let size = message.len() as u64;
+    #[inline(always)]
+    fn encode(&mut self, message: T, output: &mut SendBuffer) -> Result<(), EncodeError> {
+        let size = message.length() as u64;
         if size > self.max_length {
             return Err(EncodeError::TooLarge {
                 size,
@@ -152,7 +155,7 @@ impl<P: LengthPrefix> Encoder for LengthDelimitedCodec<P> {
             });
         }
         P::write(size, output);
-        output.put_bytes(message);
+        message.put_into(output);
         Ok(())
     }
 }

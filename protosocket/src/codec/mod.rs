@@ -17,6 +17,9 @@ pub use serialize::{BufEncoder, PooledEncoder, Serialize, ToBuf};
 mod length_delimited;
 pub use length_delimited::{LengthDelimitedCodec, LengthPrefix, U32, Varint};
 
+mod payload;
+pub use payload::{Payload, PooledBuffer};
+
 mod lines;
 pub use lines::LinesCodec;
 

@@ -30,8 +30,9 @@ pub struct SendBuffer {
     /// Payloads between the contiguous bytes, in order.
     segments: VecDeque<Segment>,
     segment_bytes: usize,
-    /// The unwritten length of each message that has not been written to its end.
-    messages: VecDeque<usize>,
+    /// The unwritten length of each message, from `first` on; before it they are written.
+    messages: Vec<usize>,
+    first: usize,
     /// Messages written to their end since the buffer was made.
     completed: u64,
 }
@@ -127,7 +128,7 @@ impl SendBuffer {
     /// Messages that have been encoded and not been written to their end.
     #[inline]
     pub fn unsent_messages(&self) -> usize {
-        self.messages.len()
+        self.messages.len() - self.first
     }
 
     /// Messages that have been written to their end since the buffer was made.
@@ -147,7 +148,7 @@ impl SendBuffer {
     /// # Errors
     /// Those of the encoder, which leave no bytes behind; [`EncodeError::Shrunk`] if it removed
     /// what was not its own, after which nothing in this buffer can be trusted.
-    #[inline]
+    #[inline(always)]
     pub fn encode<E: Encoder>(
         &mut self,
         encoder: &mut E,
@@ -155,22 +156,37 @@ impl SendBuffer {
     ) -> Result<(), EncodeError> {
         let contiguous = self.contiguous.len();
         let segments = self.segments.len();
-        let before = self.unsent_bytes();
         let result = encoder.encode(message, self);
+        if result.is_ok() && self.contiguous.len() >= contiguous {
+            let mut length = self.contiguous.len() - contiguous;
+            if self.segments.len() > segments {
+                let payloads = self.segments.range(segments..);
+                length += payloads.map(|segment| segment.payload.len()).sum::<usize>();
+            }
+            match length {
+                // A message of no bytes is on the wire as soon as it is encoded.
+                0 => self.completed += 1,
+                length => self.messages.push(length),
+            }
+            return Ok(());
+        }
+        self.take_back(contiguous, segments, result)
+    }
+
+    /// Remove what a failed message has appended.
+    #[cold]
+    fn take_back(
+        &mut self,
+        contiguous: usize,
+        segments: usize,
+        result: Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
         if self.contiguous.len() < contiguous {
             return Err(EncodeError::Shrunk(contiguous - self.contiguous.len()));
         }
-        if result.is_ok() {
-            match self.unsent_bytes() - before {
-                // A message of no bytes is on the wire as soon as it is encoded.
-                0 => self.completed += 1,
-                length => self.messages.push_back(length),
-            }
-        } else {
-            self.contiguous.truncate(contiguous);
-            for segment in self.segments.drain(segments..) {
-                self.segment_bytes -= segment.payload.len();
-            }
+        self.contiguous.truncate(contiguous);
+        for segment in self.segments.drain(segments..) {
+            self.segment_bytes -= segment.payload.len();
         }
         result
     }
@@ -227,7 +243,7 @@ impl SendBuffer {
             "the stream claims to have written {count} of {unsent} bytes"
         );
         if count == unsent {
-            self.completed += self.messages.len() as u64;
+            self.completed += self.unsent_messages() as u64;
             self.clear();
             return;
         }
@@ -272,6 +288,7 @@ impl SendBuffer {
         self.segments.clear();
         self.segment_bytes = 0;
         self.messages.clear();
+        self.first = 0;
     }
 
     /// Make the buffer of one connection fit for the next one.
@@ -283,19 +300,23 @@ impl SendBuffer {
             self.contiguous = Vec::new();
         }
         if self.messages.capacity() * size_of::<usize>() > RETAINED {
-            self.messages = VecDeque::new();
+            self.messages = Vec::new();
         }
     }
 
     fn complete_messages(&mut self, mut written: usize) {
-        while let Some(front) = self.messages.front_mut() {
-            if *front > written {
-                *front -= written;
-                return;
+        while let Some(message) = self.messages.get_mut(self.first) {
+            if *message > written {
+                *message -= written;
+                break;
             }
-            written -= *front;
-            self.messages.pop_front();
+            written -= *message;
+            self.first += 1;
             self.completed += 1;
+        }
+        if self.first * 2 >= self.messages.len() {
+            self.messages.drain(..self.first);
+            self.first = 0;
         }
     }
 }

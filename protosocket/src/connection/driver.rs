@@ -16,12 +16,12 @@ use super::{
     ConnectionConfig, ConnectionEnd, ConnectionHandle, Handover, Hooks,
     config::Role,
     memory,
-    receive::{ReadSizes, ReceiveBuffer, Scratch},
+    receive::{ReadSizes, ReceiveBuffer, Scratch, Step},
     timing::{Snapshot, Timing},
 };
 use crate::{
     CloseReason, ConnectionStats, Deadline, DecodeError, InputPolicy, MessageReactor, Operation,
-    ReactorContext, ReactorStatus, Receiver, SendBuffer, SendError,
+    ReactorContext, ReactorStatus, Receiver, SendBuffer, SendError, reactor::Outcome,
 };
 
 /// Bytes that one poll reads before it lets other tasks run.
@@ -412,53 +412,52 @@ where
     /// Decode messages and hand them to the reactor. Whether more input is what it takes to go
     /// on.
     fn decode(&mut self, cx: &mut Context<'_>, work: &mut Work, left: &mut usize) -> bool {
-        let limit = self.config.limits().max_message_size;
-        loop {
-            work.paused = self.is_paused(cx);
-            if work.paused || self.phase != Phase::Open {
-                return false;
-            }
-            if *left == 0 {
+        // The loop below is the hot path: it borrows what it needs once and leaves everything
+        // that is not the next message to the code behind it.
+        let limits = self.config.limits();
+        let send = self.send.as_deref_mut().expect(SEND);
+        let ended = self.input_ended;
+        while *left > 0 && self.phase == Phase::Open {
+            let has_room = match self.reactor.input_policy() {
+                InputPolicy::Answering => limits.send.has_room(send),
+                InputPolicy::Multiplexing => limits.send.has_control_room(send),
+            };
+            if !has_room || self.reactor.poll_ready(cx).is_pending() {
+                work.paused = true;
                 return false;
             }
             let scratch = &mut work.scratch;
-            let decoded = self
-                .receive
-                .decode(&mut self.codec, scratch, self.input_ended, limit);
-            let decoded = match decoded {
-                Ok(None) if self.input_ended => {
-                    if self.told_end_of_input {
-                        return false;
-                    }
-                    self.receive.decode_end(&mut self.codec, scratch)
+            let limit = limits.max_message_size;
+            let mut step = self.receive.decode(&mut self.codec, scratch, ended, limit);
+            if ended && matches!(step, Step::Starved) {
+                if self.told_end_of_input {
+                    return false;
                 }
-                decoded => decoded,
+                step = self.receive.decode_end(&mut self.codec, scratch);
+            }
+            let message = match step {
+                Step::Message(message) => message,
+                Step::Starved if ended => {
+                    self.end_input(work.now);
+                    return false;
+                }
+                Step::Starved => return true,
+                Step::Failed(error) => {
+                    self.on_decode_error(work.now, *error);
+                    return false;
+                }
             };
-            match decoded {
-                Err(error @ DecodeError::Truncated { .. }) => {
-                    // What came before it is answered all the same.
-                    self.truncated = Some(error);
-                    self.end_input(work.now);
-                    return false;
-                }
-                Ok(Some(message)) => {
-                    *left -= 1;
-                    self.stats.messages_in += 1;
-                    self.call(work.now, |reactor, context| {
-                        reactor.on_inbound_message(context, message)
-                    });
-                }
-                Ok(None) if self.input_ended => {
-                    self.end_input(work.now);
-                    return false;
-                }
-                Ok(None) => return true,
-                Err(error) => {
-                    self.on_decode_error(work.now, error);
-                    return false;
-                }
+            *left -= 1;
+            self.stats.messages_in += 1;
+            let mut context = ReactorContext::new(&mut self.codec, send, &limits.send, work.now);
+            let status = self.reactor.on_inbound_message(&mut context, message);
+            if status != ReactorStatus::Continue || context.has_outcome() {
+                let outcome = context.into_outcome();
+                self.obey(status, outcome);
+                return self.phase == Phase::Open && self.decode(cx, work, left);
             }
         }
+        false
     }
 
     /// The last message has been delivered.
@@ -483,22 +482,16 @@ where
     }
 
     fn on_decode_error(&mut self, now: Instant, error: DecodeError) {
+        if matches!(error, DecodeError::Truncated { .. }) {
+            // What came before it is answered all the same.
+            self.truncated = Some(error);
+            self.end_input(now);
+            return;
+        }
         self.tell_decode_error(now, &error);
         if self.phase == Phase::Open {
             self.close(CloseReason::Decode(error));
         }
-    }
-
-    /// Whether the reactor or the send buffer takes no more messages.
-    #[inline]
-    fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
-        let limits = &self.config.limits().send;
-        let send = self.send.as_ref().expect(SEND);
-        let has_room = match self.reactor.input_policy() {
-            InputPolicy::Answering => limits.has_room(send),
-            InputPolicy::Multiplexing => limits.has_control_room(send),
-        };
-        !has_room || self.reactor.poll_ready(cx).is_pending()
     }
 
     /// While nothing is decoded, read a little, so that the end of the connection is noticed.
@@ -618,21 +611,21 @@ where
         let send = self.send.as_mut().expect(SEND);
         let mut context = ReactorContext::new(&mut self.codec, send, limits, now);
         let status = call(&mut self.reactor, &mut context);
-        self.stats.refused += context.refused();
-        let failure = context.into_failure();
-        if status != ReactorStatus::Continue || failure.is_some() {
-            self.obey(status, failure);
+        if status != ReactorStatus::Continue || context.has_outcome() {
+            let outcome = context.into_outcome();
+            self.obey(status, outcome);
         }
     }
 
     #[cold]
-    fn obey(&mut self, status: ReactorStatus, failure: Option<CloseReason>) {
+    fn obey(&mut self, status: ReactorStatus, outcome: Outcome) {
+        self.stats.refused += outcome.refused;
         if self.phase != Phase::Open {
             return;
         }
-        match (failure, status) {
+        match (outcome.failure, status) {
             (_, ReactorStatus::Abort) => self.abort(CloseReason::Aborted),
-            (Some(failure), _) => self.close(failure),
+            (Some(failure), _) => self.close(*failure),
             (None, ReactorStatus::Disconnect) => self.close(CloseReason::Disconnect),
             (None, ReactorStatus::Handover) => self.close(CloseReason::Handover),
             (None, ReactorStatus::Continue) => {}
@@ -672,14 +665,13 @@ where
             pulled = true;
             let mut context = ReactorContext::new(&mut self.codec, send, limits, work.now);
             let sent = self.reactor.on_outbound_message(&mut context, message);
-            self.stats.refused += context.refused();
-            let failure = context.into_failure();
-            if let Err(error) = sent {
-                self.lose(error);
-                break;
-            }
-            if let Some(failure) = failure {
-                self.obey(ReactorStatus::Disconnect, Some(failure));
+            if sent.is_err() || context.has_outcome() {
+                let outcome = context.into_outcome();
+                self.obey(ReactorStatus::Continue, outcome);
+                if let Err(error) = sent {
+                    self.lose(error);
+                    break;
+                }
             }
         }
         if pulled {

@@ -52,6 +52,15 @@ pub(super) struct ReadSizes {
     pub(super) chunk: usize,
 }
 
+/// What came of decoding once.
+#[derive(Debug)]
+pub(super) enum Step<M> {
+    Message(M),
+    /// More input is needed.
+    Starved,
+    Failed(Box<DecodeError>),
+}
+
 /// The scratch buffer, borrowed for a poll, and the part of it that is unread.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -61,6 +70,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
+    #[inline]
     fn unread(&self) -> &[u8] {
         match &self.memory {
             Some(memory) => &memory[self.start..self.end],
@@ -171,68 +181,141 @@ impl ReceiveBuffer {
         Poll::Ready(Ok(count))
     }
 
-    /// Decode one message, or say that more input is needed (`None`).
+    /// Decode one message, or say what stands in the way.
+    #[inline(always)]
     pub(super) fn decode<D: Decoder>(
         &mut self,
         decoder: &mut D,
         scratch: &mut Scratch,
         ended: bool,
         limit: usize,
-    ) -> Result<Option<D::Message>, DecodeError> {
+    ) -> Step<D::Message> {
+        // Most messages lie whole in the scratch, one behind the other.
+        let unread = scratch.unread();
+        let shown = unread.len();
+        let result = if shown > 0 && shown >= self.need && self.kept.is_empty() && self.skip == 0 {
+            let mut input = Input::from_slice(unread).ended(ended);
+            let result = decoder.decode(&mut input);
+            let rest = input.plain_rest();
+            if let Ok(Decoded::Message(_)) = &result
+                && let Some(rest) = rest
+                && rest < shown
+            {
+                scratch.start += shown - rest;
+                self.on_message(shown - rest);
+                match result {
+                    Ok(Decoded::Message(message)) => return Step::Message(message),
+                    _ => unreachable!("it was looked at above"),
+                }
+            }
+            let (consumed, overrun) = (input.consumed(), input.overrun());
+            let moved = input.into_moved();
+            self.after_scratch(scratch, consumed, moved);
+            check_overrun(shown, overrun)
+                .and(result)
+                .and_then(|decoded| self.follow(decoded, consumed, shown, scratch, ended, limit))
+        } else {
+            Ok(None)
+        };
+        match result {
+            Ok(Some(step)) => step,
+            Ok(None) => self.decode_on(decoder, scratch, ended, limit),
+            Err(error) => Step::Failed(Box::new(error)),
+        }
+    }
+
+    /// Decode where the simple case does not hold: across reads, behind skips, at the end.
+    #[inline(never)]
+    fn decode_on<D: Decoder>(
+        &mut self,
+        decoder: &mut D,
+        scratch: &mut Scratch,
+        ended: bool,
+        limit: usize,
+    ) -> Step<D::Message> {
         loop {
             if !self.discard(scratch) {
-                return Ok(None);
+                return Step::Starved;
             }
             let available = self.len(scratch);
             if available < self.need && !ended {
                 self.keep(scratch);
-                return Ok(None);
+                return Step::Starved;
             }
             if available == 0 {
-                return Ok(None);
+                return Step::Starved;
             }
-            let (result, consumed, shown) =
-                self.show(scratch, ended, |input| decoder.decode(input))?;
-            self.inside |= consumed > 0;
-            match result? {
-                Decoded::Message(message) => {
-                    if consumed == 0 {
-                        return Err(DecodeError::NoProgress("a message of no bytes"));
-                    }
-                    self.large = consumed > LARGE;
-                    self.inside = false;
-                    return Ok(Some(message));
-                }
-                Decoded::Skip(0) if consumed == 0 => {
-                    return Err(DecodeError::NoProgress("a skip of no bytes"));
-                }
-                Decoded::Skip(count) => self.skip = count,
-                Decoded::Need(need) => {
-                    let shown = shown - consumed;
-                    if need <= shown {
-                        if consumed == 0 {
-                            return Err(DecodeError::NoProgress(
-                                "it asked for bytes that it had been given",
-                            ));
-                        }
-                        continue;
-                    }
-                    if need > limit {
-                        return Err(DecodeError::TooLarge {
-                            size: need as u64,
-                            limit: limit as u64,
-                        });
-                    }
-                    self.need = need;
-                    let all_shown = self.kept.is_empty() || scratch.len() == 0;
-                    if all_shown || (self.len(scratch) < need && !ended) {
-                        self.keep(scratch);
-                        return Ok(None);
-                    }
-                    self.move_over(scratch, need - shown);
-                }
+            let followed = self
+                .show(scratch, ended, |input| decoder.decode(input))
+                .and_then(|(result, consumed, shown)| {
+                    self.follow(result?, consumed, shown, scratch, ended, limit)
+                });
+            match followed {
+                Ok(Some(step)) => return step,
+                Ok(None) => {}
+                Err(error) => return Step::Failed(Box::new(error)),
             }
         }
+    }
+
+    /// Do what the decoder's answer asks for: `None` if it is to be called again, and otherwise
+    /// what [`decode`](Self::decode) returns.
+    fn follow<M>(
+        &mut self,
+        decoded: Decoded<M>,
+        consumed: usize,
+        shown: usize,
+        scratch: &mut Scratch,
+        ended: bool,
+        limit: usize,
+    ) -> Result<Option<Step<M>>, DecodeError> {
+        self.inside |= consumed > 0;
+        match decoded {
+            Decoded::Message(_) if consumed == 0 => {
+                Err(DecodeError::NoProgress("a message of no bytes"))
+            }
+            Decoded::Message(message) => {
+                self.on_message(consumed);
+                Ok(Some(Step::Message(message)))
+            }
+            Decoded::Skip(0) if consumed == 0 => Err(DecodeError::NoProgress("a skip of no bytes")),
+            Decoded::Skip(count) => {
+                self.skip = count;
+                Ok(None)
+            }
+            Decoded::Need(need) => {
+                let shown = shown - consumed;
+                if need <= shown && consumed == 0 {
+                    return Err(DecodeError::NoProgress(
+                        "it asked for bytes that it had been given",
+                    ));
+                }
+                if need <= shown {
+                    return Ok(None);
+                }
+                if need > limit {
+                    return Err(DecodeError::TooLarge {
+                        size: need as u64,
+                        limit: limit as u64,
+                    });
+                }
+                self.need = need;
+                let all_shown = self.kept.is_empty() || scratch.len() == 0;
+                if all_shown || (self.len(scratch) < need && !ended) {
+                    self.keep(scratch);
+                    return Ok(Some(Step::Starved));
+                }
+                self.move_over(scratch, need - shown);
+                Ok(None)
+            }
+        }
+    }
+
+    #[inline]
+    fn on_message(&mut self, consumed: usize) {
+        self.need = 0;
+        self.inside = false;
+        self.large = consumed > LARGE;
     }
 
     /// The input has ended and nothing more can be decoded: what does the decoder make of that?
@@ -240,13 +323,19 @@ impl ReceiveBuffer {
         &mut self,
         decoder: &mut D,
         scratch: &mut Scratch,
-    ) -> Result<Option<D::Message>, DecodeError> {
-        if self.skip > 0 {
-            return Err(DecodeError::Truncated { left: 0 });
-        }
+    ) -> Step<D::Message> {
         self.keep(scratch);
-        let (result, _, _) = self.show(scratch, true, |input| decoder.decode_end(input))?;
-        result
+        let result = match self.skip {
+            0 => self
+                .show(scratch, true, |input| decoder.decode_end(input))
+                .and_then(|(result, _, _)| result),
+            _ => Err(DecodeError::Truncated { left: 0 }),
+        };
+        match result {
+            Ok(Some(message)) => Step::Message(message),
+            Ok(None) => Step::Starved,
+            Err(error) => Step::Failed(Box::new(error)),
+        }
     }
 
     /// Everything that was read and not decoded.
@@ -299,14 +388,8 @@ impl ReceiveBuffer {
         let consumed = input.consumed();
         let overrun = input.overrun();
         if from_scratch {
-            match input.into_moved() {
-                Some(buffer) => {
-                    self.kept = buffer;
-                    scratch.clear();
-                    self.moved = 0;
-                }
-                None => scratch.start += consumed,
-            }
+            let moved = input.into_moved();
+            self.after_scratch(scratch, consumed, moved);
         } else if self.kept.len() <= self.moved {
             // What is left of `kept` stands in the scratch as well: go on there, where no
             // message has to be moved.
@@ -314,17 +397,33 @@ impl ReceiveBuffer {
             self.kept.clear();
             self.moved = 0;
         }
-        if overrun > 0 {
-            return Err(DecodeError::Overrun {
-                available: shown,
-                overrun,
-            });
-        }
+        check_overrun(shown, overrun)?;
         if consumed > 0 {
             self.need = 0;
             self.top_up = 0;
         }
         Ok((result, consumed, shown))
+    }
+
+    /// The decoder was shown the scratch: step over what it consumed, or go on in the buffer that
+    /// it had made of it.
+    fn after_scratch(
+        &mut self,
+        scratch: &mut Scratch,
+        consumed: usize,
+        moved: Option<Box<BytesMut>>,
+    ) {
+        match moved {
+            Some(buffer) => {
+                self.kept = *buffer;
+                scratch.clear();
+                self.moved = 0;
+            }
+            None => scratch.start += consumed,
+        }
+        if consumed > 0 {
+            self.need = 0;
+        }
     }
 
     /// Move bytes from the scratch behind what is kept: as many as are missing, or somewhat more.
@@ -347,6 +446,13 @@ impl ReceiveBuffer {
         }
         scratch.clear();
         self.moved = 0;
+    }
+}
+
+fn check_overrun(available: usize, overrun: usize) -> Result<(), DecodeError> {
+    match overrun {
+        0 => Ok(()),
+        overrun => Err(DecodeError::Overrun { available, overrun }),
     }
 }
 

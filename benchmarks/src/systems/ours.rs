@@ -1,0 +1,204 @@
+//! `ours`: this project in its default configuration, answering from the reactor; `ours-channel`,
+//! answering through the connection's channel; `ours-machine`, a machine behind the adapter.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Instant,
+};
+
+use protosocket::{
+    ActionId, Host, HostContext, LengthDelimitedCodec, Machine, MachineReactor, MessageReactor,
+    Output, PooledBuffer, ReactorContext, ReactorStatus, Rejected, Room, SendError, Sender,
+    StreamWithAddress, TcpSocketListener, U32, WeakSender,
+};
+use protosocket_server::{ProtosocketServerConfig, ServerConnection, ServerConnector};
+use tokio::net::TcpStream;
+
+use super::Server;
+
+type Codec = LengthDelimitedCodec<U32, Message>;
+type Message = PooledBuffer;
+
+pub(super) fn start() -> io::Result<Server> {
+    serve(|_| Echo)
+}
+
+pub(super) fn start_channel() -> io::Result<Server> {
+    serve(|outbound| ChannelEcho {
+        outbound: outbound.downgrade(),
+        sender: None,
+    })
+}
+
+pub(super) fn start_machine() -> io::Result<Server> {
+    serve(|_| MachineReactor::new(EchoMachine::default(), NoHost))
+}
+
+fn serve<R>(make: fn(Sender<R::LogicalOutbound>) -> R) -> io::Result<Server>
+where
+    R: MessageReactor<Codec = Codec, LogicalOutbound: Send> + Send,
+{
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = ProtosocketServerConfig::default().bind_tcp(address, Connector { make })?;
+    let listener = server
+        .listener()
+        .ok_or_else(|| io::Error::other("a server that does not listen"))?;
+    Ok(Server {
+        address: listener.local_address()?,
+        run: Box::pin(async move {
+            server.await;
+            Ok(())
+        }),
+    })
+}
+
+struct Connector<R: MessageReactor> {
+    make: fn(Sender<R::LogicalOutbound>) -> R,
+}
+
+impl<R> ServerConnector for Connector<R>
+where
+    R: MessageReactor<Codec = Codec, LogicalOutbound: Send> + Send,
+{
+    type Codec = Codec;
+    type Reactor = R;
+    type SocketListener = TcpSocketListener;
+
+    fn codec(&self) -> Codec {
+        Codec::new()
+    }
+
+    fn new_reactor(
+        &self,
+        outbound: Sender<R::LogicalOutbound>,
+        _: &StreamWithAddress<TcpStream>,
+    ) -> R {
+        (self.make)(outbound)
+    }
+
+    fn spawn_connection(&self, connection: ServerConnection<Self>) {
+        tokio::spawn(connection);
+    }
+}
+
+struct Echo;
+
+impl MessageReactor for Echo {
+    type Codec = Codec;
+    type Inbound = Message;
+    type Outbound = Message;
+    type LogicalOutbound = Infallible;
+
+    fn on_inbound_message(
+        &mut self,
+        context: &mut ReactorContext<'_, Codec>,
+        message: Message,
+    ) -> ReactorStatus {
+        context.reply(message)
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        _: &mut ReactorContext<'_, Codec>,
+        message: Infallible,
+    ) -> Result<(), SendError<Message>> {
+        match message {}
+    }
+}
+
+struct ChannelEcho {
+    outbound: WeakSender<Message>,
+    sender: Option<Sender<Message>>,
+}
+
+impl MessageReactor for ChannelEcho {
+    type Codec = Codec;
+    type Inbound = Message;
+    type Outbound = Message;
+    type LogicalOutbound = Message;
+
+    fn on_inbound_message(
+        &mut self,
+        _: &mut ReactorContext<'_, Codec>,
+        message: Message,
+    ) -> ReactorStatus {
+        if self.sender.is_none() {
+            self.sender = self.outbound.upgrade();
+        }
+        match self.sender.as_ref().map(|sender| sender.try_send(message)) {
+            Some(Ok(())) => ReactorStatus::Continue,
+            _ => ReactorStatus::Abort,
+        }
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        context: &mut ReactorContext<'_, Codec>,
+        message: Message,
+    ) -> Result<(), SendError<Message>> {
+        context.send(message)
+    }
+}
+
+#[derive(Default)]
+struct EchoMachine {
+    replies: VecDeque<Message>,
+}
+
+impl Machine for EchoMachine {
+    type Codec = Codec;
+    type Command = Infallible;
+    type Event = Infallible;
+    type Action = Infallible;
+    type ActionResult = Infallible;
+    type Error = io::Error;
+
+    fn handle_inbound(&mut self, _: Instant, message: Message) -> Result<(), io::Error> {
+        self.replies.push_back(message);
+        Ok(())
+    }
+
+    fn handle_command(
+        &mut self,
+        _: Instant,
+        command: Infallible,
+    ) -> Result<(), Rejected<Infallible>> {
+        match command {}
+    }
+
+    fn poll_event(&mut self) -> Option<Infallible> {
+        None
+    }
+
+    fn poll_output(&mut self, _: Instant, room: Room) -> Option<Output<Message>> {
+        if room.is_empty() {
+            return None;
+        }
+        self.replies.pop_front().map(Output::Bulk)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.replies.is_empty()
+    }
+}
+
+struct NoHost;
+
+impl Host<EchoMachine> for NoHost {
+    type Message = Infallible;
+
+    fn on_event(&mut self, _: &mut HostContext<'_, EchoMachine>, event: Infallible) {
+        match event {}
+    }
+
+    fn on_action(&mut self, _: &mut HostContext<'_, EchoMachine>, _: ActionId, action: Infallible) {
+        match action {}
+    }
+
+    fn on_message(&mut self, _: &mut HostContext<'_, EchoMachine>, message: Infallible) {
+        match message {}
+    }
+}
