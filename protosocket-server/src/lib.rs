@@ -22,3 +22,8 @@ mod registry;
 
 mod server;
 pub use server::{ProtosocketServer, ServerHandle};
+
+/// The examples of the README, so that they compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
