@@ -6,9 +6,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::primitives::{
-    Arc, AtomicUsize, AtomicWaker, Mutex, Ordering, QueueReceiver, QueueSender, queue, yield_now,
-};
+use super::primitives::{Arc, AtomicUsize, AtomicWaker, Mutex, MutexGuard, Ordering, yield_now};
+use super::queue::{QueueReceiver, QueueSender, queue};
 
 /// No more messages are accepted.
 const CLOSED: usize = 1;
@@ -35,8 +34,9 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         state: AtomicUsize::new(0),
         strong: AtomicUsize::new(1),
         capacity: capacity.min(usize::MAX / ONE / 2),
+        granted: AtomicUsize::new(0),
         waiters: Mutex::new(Waiters::default()),
-        abandoned: AtomicWaker::new(),
+        receiver: AtomicWaker::new(),
         template: producer,
     });
     let sender = Sender {
@@ -47,6 +47,7 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         queue: consumer,
         peeked: None,
         unreleased: 0,
+        armed: false,
         shared,
     };
     (sender, receiver)
@@ -54,15 +55,21 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 
 /// What the two sides share. The order of messages is the queue's; this is the bound, the end,
 /// and who is still there.
+///
+/// INVARIANT: no waker is cloned, woken or dropped while a lock is held. What a waker does is its
+/// owner's: it may run the woken task on the spot, and that task may use this channel.
 struct Shared<T> {
-    /// `CLOSED`, `WAITING`, and the number of accepted messages in units of `ONE`.
+    /// `CLOSED`, `WAITING`, and the number of taken places in units of `ONE`: accepted messages,
+    /// and places that were granted.
     state: AtomicUsize,
     /// Strong senders.
     strong: AtomicUsize,
     capacity: usize,
+    /// Places that were granted to a waiting sender and not used yet: taken, but no message.
+    granted: AtomicUsize,
     waiters: Mutex<Waiters>,
-    /// Woken when the last strong sender goes.
-    abandoned: AtomicWaker,
+    /// The task of the receiver, woken by a message and when the last strong sender goes.
+    receiver: AtomicWaker,
     /// From which the queues of new senders are made. INVARIANT: it lives as long as the
     /// receiver, so that the queue never believes its senders to be gone.
     template: QueueSender<T>,
@@ -76,6 +83,14 @@ struct Waiters {
     waiting: VecDeque<(u64, Waker)>,
     /// Tickets that have been given a place and have not used it yet, in order.
     granted: VecDeque<u64>,
+}
+
+impl Waiters {
+    fn position(&self, ticket: u64) -> Option<usize> {
+        self.waiting
+            .binary_search_by_key(&ticket, |entry| entry.0)
+            .ok()
+    }
 }
 
 enum Refused {
@@ -111,14 +126,15 @@ impl<T> Shared<T> {
     fn release(&self, count: usize) {
         let before = self.state.fetch_sub(count * ONE, Ordering::AcqRel);
         if before & WAITING != 0 {
-            let mut waiters = self
-                .waiters
-                .lock()
-                .expect("no code that panics runs under it");
-            let woken = self.grant(&mut waiters);
-            drop(waiters);
+            let woken = self.grant(&mut self.waiters());
             woken.into_iter().for_each(Waker::wake);
         }
+    }
+
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        self.waiters
+            .lock()
+            .expect("no code that panics runs under it")
     }
 
     /// Hand free places to those that wait. Returns whom to wake.
@@ -129,15 +145,21 @@ impl<T> Shared<T> {
         {
             // Nobody else takes places while WAITING is set, and this lock is held.
             self.state.fetch_add(ONE, Ordering::AcqRel);
-            if let Some((ticket, waker)) = waiters.waiting.pop_front() {
-                waiters.granted.push_back(ticket);
-                woken.push(waker);
-            }
+            self.granted.fetch_add(1, Ordering::Relaxed);
+            woken.extend(self.grant_next(waiters));
         }
+        woken
+    }
+
+    /// A taken place becomes that of the first who waits, if somebody does.
+    fn grant_next(&self, waiters: &mut Waiters) -> Option<Waker> {
+        let next = waiters.waiting.pop_front();
         if waiters.waiting.is_empty() {
             self.state.fetch_and(!WAITING, Ordering::AcqRel);
         }
-        woken
+        let (ticket, waker) = next?;
+        waiters.granted.push_back(ticket);
+        Some(waker)
     }
 
     /// Accept nothing from here on. Those that wait are told at once.
@@ -145,13 +167,10 @@ impl<T> Shared<T> {
         if self.state.fetch_or(CLOSED, Ordering::AcqRel) & CLOSED != 0 {
             return;
         }
-        let mut waiters = self
-            .waiters
-            .lock()
-            .expect("no code that panics runs under it");
+        let mut waiters = self.waiters();
         let waiting = std::mem::take(&mut waiters.waiting);
-        let revoked = std::mem::take(&mut waiters.granted).len();
-        self.state.fetch_sub(revoked * ONE, Ordering::AcqRel);
+        // Their places stay taken: nobody asks for room again.
+        waiters.granted.clear();
         self.state.fetch_and(!WAITING, Ordering::AcqRel);
         drop(waiters);
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
@@ -161,8 +180,14 @@ impl<T> Shared<T> {
         self.state.load(Ordering::Acquire) & CLOSED != 0
     }
 
+    /// Messages that were accepted and whose places have not been given back.
     fn accepted(&self) -> usize {
-        self.state.load(Ordering::Acquire) / ONE
+        // In this order, so that a granted place that is given back meanwhile is never taken for
+        // a message: nothing would wake the receiver from waiting for it. The other way round, a
+        // granted place that is used meanwhile is missed, but the message wakes the receiver.
+        let granted = self.granted.load(Ordering::Acquire);
+        let taken = self.state.load(Ordering::Acquire) / ONE;
+        taken.saturating_sub(granted)
     }
 }
 
@@ -233,7 +258,10 @@ impl<T> Sender<T> {
     /// Put a message into the place that was reserved for it.
     #[inline]
     fn push(&self, message: T) {
-        self.queue.push(message);
+        // No foreign code runs between the reservation and this: see `close_and_drop`.
+        if self.queue.push(message) {
+            self.shared.receiver.wake();
+        }
     }
 }
 
@@ -250,7 +278,7 @@ impl<T> Clone for Sender<T> {
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         if self.shared.strong.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.abandoned.wake();
+            self.shared.receiver.wake();
         }
     }
 }
@@ -317,23 +345,23 @@ impl<T> SendFuture<'_, T> {
     /// Join the line, unless a place has become free meanwhile.
     fn enqueue(&mut self, waker: &Waker) -> Poll<Result<(), Refused>> {
         let shared = &self.sender.shared;
-        let mut waiters = shared
-            .waiters
-            .lock()
-            .expect("no code that panics runs under it");
+        let waker = waker.clone();
+        let mut waiters = shared.waiters();
         let state = shared.state.fetch_or(WAITING, Ordering::AcqRel);
         if state & CLOSED != 0 {
             shared.state.fetch_and(!WAITING, Ordering::AcqRel);
+            drop(waiters);
             return Poll::Ready(Err(Refused::Closed));
         }
         if waiters.waiting.is_empty() && state / ONE < shared.capacity {
             shared.state.fetch_add(ONE, Ordering::AcqRel);
             shared.state.fetch_and(!WAITING, Ordering::AcqRel);
+            drop(waiters);
             return Poll::Ready(Ok(()));
         }
         let ticket = waiters.next_ticket;
         waiters.next_ticket += 1;
-        waiters.waiting.push_back((ticket, waker.clone()));
+        waiters.waiting.push_back((ticket, waker));
         self.ticket = Some(ticket);
         Poll::Pending
     }
@@ -341,29 +369,25 @@ impl<T> SendFuture<'_, T> {
     /// See whether the place that was waited for has been granted.
     fn poll_ticket(&mut self, ticket: u64, waker: &Waker) -> Poll<Result<(), Refused>> {
         let shared = &self.sender.shared;
-        let mut waiters = shared
-            .waiters
-            .lock()
-            .expect("no code that panics runs under it");
+        let waker = waker.clone();
+        let mut waiters = shared.waiters();
         if let Ok(index) = waiters.granted.binary_search(&ticket) {
             waiters.granted.remove(index);
+            shared.granted.fetch_sub(1, Ordering::Release);
             self.ticket = None;
+            drop(waiters);
             return Poll::Ready(Ok(()));
         }
-        match waiters
-            .waiting
-            .binary_search_by_key(&ticket, |entry| entry.0)
-        {
-            Ok(index) => {
-                waiters.waiting[index].1.clone_from(waker);
-                Poll::Pending
-            }
-            // Only the end of the channel takes a ticket away.
-            Err(_) => {
-                self.ticket = None;
-                Poll::Ready(Err(Refused::Closed))
-            }
+        if let Some(index) = waiters.position(ticket) {
+            let stale = std::mem::replace(&mut waiters.waiting[index].1, waker);
+            drop(waiters);
+            drop(stale);
+            return Poll::Pending;
         }
+        // Only the end of the channel takes a ticket away.
+        self.ticket = None;
+        drop(waiters);
+        Poll::Ready(Err(Refused::Closed))
     }
 }
 
@@ -397,23 +421,24 @@ impl<T> Drop for SendFuture<'_, T> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let shared = &self.sender.shared;
-        let mut waiters = shared
-            .waiters
-            .lock()
-            .expect("no code that panics runs under it");
+        let mut waiters = shared.waiters();
         if let Ok(index) = waiters.granted.binary_search(&ticket) {
             // The place was granted and not used: the next in line gets it.
             waiters.granted.remove(index);
+            let next = shared.grant_next(&mut waiters);
+            if next.is_none() {
+                shared.state.fetch_sub(ONE, Ordering::AcqRel);
+                shared.granted.fetch_sub(1, Ordering::Release);
+            }
             drop(waiters);
-            shared.release(1);
-        } else if let Ok(index) = waiters
-            .waiting
-            .binary_search_by_key(&ticket, |entry| entry.0)
-        {
-            waiters.waiting.remove(index);
+            next.into_iter().for_each(Waker::wake);
+        } else if let Some(index) = waiters.position(ticket) {
+            let waiting = waiters.waiting.remove(index);
             if waiters.waiting.is_empty() {
                 shared.state.fetch_and(!WAITING, Ordering::AcqRel);
             }
+            drop(waiters);
+            drop(waiting);
         }
     }
 }
@@ -436,6 +461,8 @@ pub struct Receiver<T> {
     peeked: Option<T>,
     /// Messages received whose places have not been given back.
     unreleased: usize,
+    /// Whether the task may be registered.
+    armed: bool,
     shared: Arc<Shared<T>>,
 }
 
@@ -450,14 +477,8 @@ impl<T> Receiver<T> {
         }
         let message = match self.peeked.take() {
             Some(message) => message,
-            None => {
-                let mut cx = Context::from_waker(Waker::noop());
-                match self.queue.poll_next(&mut cx) {
-                    Poll::Ready(message) => message,
-                    // It has been accepted and is about to be pushed, by another thread.
-                    Poll::Pending => return None,
-                }
-            }
+            // If there is none, it is about to be pushed, by another thread.
+            None => self.queue.pop()?,
         };
         self.unreleased += 1;
         if self.unreleased >= RELEASE {
@@ -472,18 +493,33 @@ impl<T> Receiver<T> {
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.release();
         if self.peeked.is_none() {
-            match self.queue.poll_next(cx) {
-                Poll::Ready(message) => self.peeked = Some(message),
-                Poll::Pending => {
-                    self.shared.abandoned.register(cx.waker());
-                    return Poll::Pending;
-                }
-            }
+            // Registered before it is looked, so that a message is seen here or wakes.
+            self.register(cx);
+            self.peeked = self.queue.pop();
         }
-        Poll::Ready(())
+        match self.peeked {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        }
     }
 
-    /// The next message, or `None` when no strong sender is left and everything was received.
+    /// Register for the moment at which the last strong sender goes, without a look at the
+    /// messages: for a receiver that takes none at the moment. A message may wake it as well.
+    pub fn register(&mut self, cx: &mut Context<'_>) {
+        self.shared.receiver.register(cx.waker());
+        self.armed = true;
+    }
+
+    /// Take back the registration, for as long as the task is running anyway: what the task itself sends meanwhile does not make it run again.
+    #[inline]
+    pub fn disarm(&mut self) {
+        if std::mem::take(&mut self.armed) {
+            drop(self.shared.receiver.take());
+        }
+    }
+
+    /// The next message, or `None` when everything was received and nothing more can come: the
+    /// channel was closed, or no strong sender is left, which closes it.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
             if let Some(message) = self.try_next() {
@@ -491,6 +527,10 @@ impl<T> Receiver<T> {
             }
             let waiting = self.poll_ready(cx).is_pending();
             if self.is_finished() {
+                self.close();
+            }
+            // What a `WeakSender` let in before it was closed is received as well.
+            if self.shared.is_closed() && self.is_empty() {
                 return Poll::Ready(None);
             }
             if waiting {
@@ -556,7 +596,17 @@ impl<T> Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.close_and_drop();
+        /// Goes on when a message panics as it is dropped: its neighbours must not be left in
+        /// the queue, where senders would keep them for as long as they live.
+        struct Rest<'a, T>(&'a mut Receiver<T>);
+
+        impl<T> Drop for Rest<'_, T> {
+            fn drop(&mut self) {
+                self.0.close_and_drop();
+            }
+        }
+
+        Rest(self).0.close_and_drop();
     }
 }
 
