@@ -12,8 +12,14 @@ use std::{
     thread::{self, Thread},
 };
 
-use protosocket::{Closed, Receiver, SendFuture, Sender, TrySendError, channel};
-use tokio::sync::oneshot;
+use protosocket::{
+    Closed, Connection, ConnectionConfig, Limits, LinesCodec, MessageReactor, ReactorContext,
+    ReactorStatus, Receiver, SendError, SendFuture, Sender, TrySendError, WeakSender, channel,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::oneshot,
+};
 
 /// Many more than any machine that runs this has cores to spare, so that threads are interrupted
 /// in the middle of what they do.
@@ -577,4 +583,90 @@ fn the_waker_of_a_waiting_send_may_own_another_one() {
         assert!(poll_once(&mut outer).is_pending());
         drop(outer);
     });
+}
+
+// A connection on the channel.
+
+/// Sends what arrives into its own connection's channel, if it keeps a way into it.
+struct Loops {
+    sender: Option<WeakSender<String>>,
+    wants_outbound: bool,
+}
+
+impl MessageReactor for Loops {
+    type Codec = LinesCodec;
+    type Inbound = String;
+    type Outbound = String;
+    type LogicalOutbound = String;
+
+    fn on_inbound_message(
+        &mut self,
+        _: &mut ReactorContext<'_, LinesCodec>,
+        message: String,
+    ) -> ReactorStatus {
+        let sender = self.sender.as_ref().and_then(WeakSender::upgrade);
+        sender
+            .expect("it is open")
+            .try_send(message)
+            .expect("there is room");
+        ReactorStatus::Continue
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        context: &mut ReactorContext<'_, LinesCodec>,
+        message: String,
+    ) -> Result<(), SendError<String>> {
+        context.send(message)
+    }
+
+    fn wants_outbound(&self) -> bool {
+        self.wants_outbound
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reactor_sends_to_itself_costs_no_second_poll() {
+    let (near, mut far) = tokio::io::duplex(1024);
+    let (sender, receiver) = channel(8);
+    let reactor = Loops {
+        sender: Some(sender.downgrade()),
+        wants_outbound: true,
+    };
+    let config = ConnectionConfig::server(Limits::default()).unwrap();
+    let mut connection = Connection::new(near, LinesCodec::new(), reactor, receiver, &config);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
+    for round in 1..=3 {
+        far.write_all(b"hello\n").await.unwrap();
+        assert_eq!(woken.count(), round, "by the bytes");
+        assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
+        assert_eq!(woken.count(), round, "by its own message");
+        let mut reply = [0; 7];
+        far.read_exact(&mut reply).await.unwrap();
+        assert_eq!(&reply, b"hello\r\n");
+    }
+    sender.try_send("from outside".to_owned()).unwrap();
+    assert_eq!(woken.count(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_messages_hears_that_its_last_sender_has_gone() {
+    let (near, _far) = tokio::io::duplex(1024);
+    let (sender, receiver) = channel(8);
+    let reactor = Loops {
+        sender: None,
+        wants_outbound: false,
+    };
+    let config = ConnectionConfig::client(Limits::default()).unwrap();
+    let mut connection = Connection::new(near, LinesCodec::new(), reactor, receiver, &config);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
+    drop(sender);
+    assert_eq!(woken.count(), 1);
+    assert!(Pin::new(&mut connection).poll(&mut cx).is_ready());
 }

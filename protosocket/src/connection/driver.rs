@@ -195,6 +195,8 @@ where
         if self.send.is_none() {
             self.send = Some(memory::take_send_buffer());
         }
+        // What the reactor sends into its own channel is pulled in this poll.
+        self.outbound.disarm();
         self.obey_handle(cx, &mut work);
         loop {
             let progress = match self.phase {
@@ -968,12 +970,13 @@ where
     fn park(&mut self, cx: &mut Context<'_>, work: &Work) -> bool {
         let send = self.send.as_ref().expect(SEND);
         let pulls = self.phase == Phase::Open || self.phase == Phase::Closing;
-        if pulls
-            && self.config.limits().send.has_room(send)
-            && self.reactor.wants_outbound()
-            && self.outbound.poll_ready(cx).is_ready()
-        {
-            return false;
+        // Without room there is something to write, and that wakes.
+        if pulls && self.config.limits().send.has_room(send) {
+            if !self.reactor.wants_outbound() {
+                self.outbound.register(cx);
+            } else if self.outbound.poll_ready(cx).is_ready() {
+                return false;
+            }
         }
         if self.phase == Phase::Open {
             // The last sender may have gone before the waker was there.
