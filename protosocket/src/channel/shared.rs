@@ -556,6 +556,11 @@ impl<T> Receiver<T> {
         self.shared.strong.load(Ordering::Acquire) == 0
     }
 
+    /// Whether there is no sender, weak ones included, and no message: nothing will ever come.
+    pub(crate) fn is_unreachable(&mut self) -> bool {
+        self.is_finished() && Arc::get_mut(&mut self.shared).is_some()
+    }
+
     /// Whether no strong sender is left and everything was received.
     pub fn is_finished(&self) -> bool {
         // In this order: what a sender sent before it went is counted by then.

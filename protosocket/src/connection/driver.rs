@@ -16,6 +16,7 @@ use super::{
     ConnectionConfig, ConnectionEnd, ConnectionHandle, Handover, Hooks,
     config::Role,
     memory,
+    outbound::Outbound,
     receive::{ReadSizes, ReceiveBuffer, Scratch, Step},
     timing::{Snapshot, Timing},
 };
@@ -51,7 +52,7 @@ pub(super) struct Driver<S, R: MessageReactor> {
     stream: Hooks<S>,
     codec: R::Codec,
     reactor: R,
-    outbound: Receiver<R::LogicalOutbound>,
+    outbound: Outbound<R::LogicalOutbound>,
     config: ConnectionConfig,
     handle: Option<ConnectionHandle>,
     receive: ReceiveBuffer,
@@ -59,26 +60,27 @@ pub(super) struct Driver<S, R: MessageReactor> {
     send: Option<Box<SendBuffer>>,
     phase: Phase,
     /// Why the connection is ending, from the moment at which that is decided.
-    reason: Option<CloseReason>,
+    reason: Option<Box<CloseReason>>,
     drain: Option<Drain>,
     end_of_age: Option<Instant>,
     timing: Timing,
     stats: ConnectionStats,
     /// What the observer has been told.
-    reported: ConnectionStats,
+    reported: Option<Box<ConnectionStats>>,
     /// The peer has finished sending.
     input_ended: bool,
     /// The reactor has been told that the input ended.
     told_end_of_input: bool,
     /// The input ended inside a message: the reason for the end, once all is answered.
-    truncated: Option<DecodeError>,
+    truncated: Option<Box<DecodeError>>,
     /// The stream may hold bytes that were written and not flushed.
     unflushed: bool,
     /// `poll_outbound_many` has nothing to wait for.
     producer_done: bool,
     /// Which of channel and reactor is asked first, so that neither starves the other.
     producer_first: bool,
-    span: tracing::Span,
+    /// `None` if nobody listens.
+    span: Option<Box<tracing::Span>>,
 }
 
 /// The life of a connection. It only ever goes forward.
@@ -135,15 +137,18 @@ where
     ) -> Self {
         let now = config.clock().now();
         if let Some(observer) = config.observer() {
-            observer.opened(&stream.peer);
+            observer.opened(&stream.peer());
         }
-        let span = tracing::debug_span!("connection", peer = %stream.peer);
-        tracing::debug!(parent: &span, "opened");
+        let span = tracing::debug_span!("connection", peer = %stream.peer());
+        let span = (!span.is_disabled()).then(|| Box::new(span));
+        let entered = span.as_ref().map(|span| span.enter());
+        tracing::debug!("opened");
+        drop(entered);
         Self {
             stream,
             codec,
             reactor,
-            outbound,
+            outbound: Outbound::new(outbound),
             handle: None,
             receive: ReceiveBuffer::default(),
             send: None,
@@ -153,7 +158,7 @@ where
             end_of_age: config.end_of_age(now),
             timing: Timing::new(now),
             stats: ConnectionStats::default(),
-            reported: ConnectionStats::default(),
+            reported: config.observer().map(|_| Box::default()),
             input_ended: false,
             told_end_of_input: false,
             truncated: None,
@@ -180,7 +185,7 @@ where
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let _entered = self.span.clone().entered();
+        let _entered = self.span.clone().map(|span| span.entered());
         let mut work = Work {
             now: self.config.clock().now(),
             scratch: Scratch::default(),
@@ -197,6 +202,7 @@ where
         }
         // What the reactor sends into its own channel is pulled in this poll.
         self.outbound.disarm();
+        self.outbound.give_up_if_unreachable();
         self.obey_handle(cx, &mut work);
         loop {
             let progress = match self.phase {
@@ -229,7 +235,11 @@ where
         }
         self.report_traffic();
         match self.phase {
-            Phase::Ended => Poll::Ready(self.reason.take().unwrap_or(CloseReason::Aborted)),
+            Phase::Ended => Poll::Ready(
+                self.reason
+                    .take()
+                    .map_or(CloseReason::Aborted, |reason| *reason),
+            ),
             _ => Poll::Pending,
         }
     }
@@ -247,6 +257,7 @@ where
 
     /// Count what is lost, tell everybody, and take the connection apart.
     pub(super) fn end(mut self, reason: CloseReason) -> ConnectionEnd<S, R> {
+        let _entered = self.span.clone().map(|span| span.entered());
         if let Some(mut send) = self.send.take() {
             self.stats.messages_out += send.take_completed();
             self.stats.unsent += send.unsent_messages() as u64;
@@ -260,17 +271,17 @@ where
         let stats = self.stats;
         match &reason {
             CloseReason::Panicked(message) => {
-                tracing::error!(parent: &self.span, %message, "the connection's code panicked");
+                tracing::error!(%message, "the connection's code panicked");
             }
-            reason => tracing::debug!(parent: &self.span, %reason, ?stats, "closed"),
+            reason => tracing::debug!(%reason, ?stats, "closed"),
         }
         let reactor = &mut self.reactor;
         let told = catch_unwind(AssertUnwindSafe(|| reactor.on_end(&reason, &stats)));
         if told.is_err() {
-            tracing::error!(parent: &self.span, "the reactor panicked in on_end");
+            tracing::error!("the reactor panicked in on_end");
         }
         if let Some(observer) = self.config.observer() {
-            observer.closed(&self.stream.peer, &reason, &stats);
+            observer.closed(&self.stream.peer(), &reason, &stats);
         }
         let handover = matches!(reason, CloseReason::Handover).then(|| Handover {
             stream: self.stream.stream,
@@ -297,7 +308,7 @@ where
 
     pub(super) fn describe(&self, debug: &mut fmt::DebugStruct<'_, '_>) {
         debug
-            .field("peer", &self.stream.peer)
+            .field("peer", &self.stream.peer())
             .field("phase", &self.phase)
             .field("stats", &self.stats);
     }
@@ -326,7 +337,7 @@ where
         if self.phase != Phase::Closing {
             return true;
         }
-        let hands_over = matches!(self.reason, Some(CloseReason::Handover));
+        let hands_over = matches!(self.reason.as_deref(), Some(CloseReason::Handover));
         if !hands_over {
             progress |= self.discard_input(cx, work);
         }
@@ -486,7 +497,7 @@ where
     fn on_decode_error(&mut self, now: Instant, error: DecodeError) {
         if matches!(error, DecodeError::Truncated { .. }) {
             // What came before it is answered all the same.
-            self.truncated = Some(error);
+            self.truncated = Some(Box::new(error));
             self.end_input(now);
             return;
         }
@@ -821,7 +832,7 @@ where
             return;
         }
         let reason = match (self.truncated.take(), self.drain) {
-            (Some(error), _) => CloseReason::Decode(error),
+            (Some(error), _) => CloseReason::Decode(*error),
             (None, Some(Drain { by_age: true, .. })) => CloseReason::Age,
             (None, Some(_)) => CloseReason::Drained,
             (None, None) if by_end_of_input => CloseReason::EndOfInput,
@@ -834,19 +845,19 @@ where
     fn close(&mut self, reason: CloseReason) {
         tracing::debug!(%reason, "closing");
         self.outbound.close();
-        self.reason = Some(reason);
+        self.reason = Some(Box::new(reason));
         self.phase = Phase::Closing;
     }
 
     /// End now, and let the peer see a reset.
     fn abort(&mut self, reason: CloseReason) {
         (self.stream.abort)(&mut self.stream.stream);
-        self.reason = Some(reason);
+        self.reason = Some(Box::new(reason));
         self.phase = Phase::Ended;
     }
 
     fn fail_io(&mut self, operation: Operation, source: io::Error) {
-        self.reason = Some(CloseReason::Io { operation, source });
+        self.reason = Some(Box::new(CloseReason::Io { operation, source }));
         self.phase = Phase::Ended;
     }
 
@@ -1001,11 +1012,14 @@ where
     }
 
     fn report_traffic(&mut self) {
-        if self.stats == self.reported {
+        let Some(reported) = &mut self.reported else {
             return;
-        }
-        if let Some(observer) = self.config.observer() {
-            let (new, old) = (&self.stats, &self.reported);
+        };
+        let new = self.stats;
+        let old = std::mem::replace(&mut **reported, new);
+        if let Some(observer) = self.config.observer()
+            && new != old
+        {
             observer.traffic(&ConnectionStats {
                 bytes_in: new.bytes_in - old.bytes_in,
                 bytes_out: new.bytes_out - old.bytes_out,
@@ -1016,7 +1030,6 @@ where
                 refused: new.refused - old.refused,
             });
         }
-        self.reported = self.stats;
     }
 }
 

@@ -11,6 +11,7 @@ pub use establish::{Establish, EstablishError};
 
 mod driver;
 mod memory;
+mod outbound;
 mod receive;
 mod timing;
 
@@ -252,7 +253,7 @@ impl<Stream, Reactor: MessageReactor> fmt::Debug for Handover<Stream, Reactor> {
 /// A stream and what can be done with it beyond reading and writing.
 struct Hooks<Stream> {
     stream: Stream,
-    peer: PeerAddress,
+    peer: fn(&Stream) -> PeerAddress,
     lingers: bool,
     abort: fn(&mut Stream),
 }
@@ -261,10 +262,14 @@ impl<Stream> Hooks<Stream> {
     fn none(stream: Stream) -> Self {
         Self {
             stream,
-            peer: PeerAddress::Unknown,
+            peer: |_| PeerAddress::Unknown,
             lingers: false,
             abort: |_| {},
         }
+    }
+
+    fn peer(&self) -> PeerAddress {
+        (self.peer)(&self.stream)
     }
 
     fn of(stream: Stream) -> Self
@@ -272,7 +277,7 @@ impl<Stream> Hooks<Stream> {
         Stream: Transport,
     {
         Self {
-            peer: stream.peer_address(),
+            peer: Stream::peer_address,
             lingers: stream.lingers(),
             abort: Stream::abort,
             stream,
