@@ -2,6 +2,7 @@ use std::{
     future::Future,
     io,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use super::{PeerAddress, Transport};
@@ -46,6 +47,17 @@ pub trait SocketConnector {
     /// # Errors
     /// [`ConnectError`] names the address and what went wrong. Nothing was sent.
     fn connect(&self) -> impl Future<Output = Result<Self::Stream, ConnectError>> + Send;
+}
+
+/// What a connector waits for by default: as long as three retransmissions of a SYN take.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The output of `future`, or `None` if it takes longer than that.
+pub(super) async fn within<F: Future>(timeout: Option<Duration>, future: F) -> Option<F::Output> {
+    match timeout {
+        Some(timeout) => tokio::time::timeout(timeout, future).await.ok(),
+        None => Some(future.await),
+    }
 }
 
 /// A connection could not be opened. Nothing was sent.

@@ -2,6 +2,7 @@ use std::{
     future::{Ready, ready},
     io,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -9,7 +10,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener};
+use super::{
+    Accepted, CONNECT_TIMEOUT, ConnectError, PeerAddress, SocketConnector, SocketListener, within,
+};
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: usize = 128;
@@ -23,7 +26,11 @@ pub fn memory_listener(buffer: usize) -> (MemoryListener, MemoryConnector) {
     let (sender, receiver) = mpsc::channel(BACKLOG);
     (
         MemoryListener { receiver },
-        MemoryConnector { sender, buffer },
+        MemoryConnector {
+            sender,
+            buffer,
+            timeout: Some(CONNECT_TIMEOUT),
+        },
     )
 }
 
@@ -49,11 +56,21 @@ impl SocketListener for MemoryListener {
     }
 }
 
-/// Opens connections to a [`MemoryListener`]. Cheap to clone.
+/// Opens connections to a [`MemoryListener`], within 10 seconds. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MemoryConnector {
     sender: mpsc::Sender<DuplexStream>,
     buffer: usize,
+    timeout: Option<Duration>,
+}
+
+impl MemoryConnector {
+    /// Give up after this time; see [`Limits::connect_timeout`](crate::Limits::connect_timeout).
+    #[must_use]
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
 }
 
 impl SocketConnector for MemoryConnector {
@@ -61,12 +78,13 @@ impl SocketConnector for MemoryConnector {
 
     async fn connect(&self) -> Result<DuplexStream, ConnectError> {
         let (near, far) = duplex(self.buffer);
-        match self.sender.send(far).await {
-            Ok(()) => Ok(near),
-            Err(_) => Err(ConnectError {
+        match within(self.timeout, self.sender.send(far)).await {
+            Some(Ok(())) => Ok(near),
+            Some(Err(_)) => Err(ConnectError {
                 address: PeerAddress::Memory,
                 source: io::ErrorKind::ConnectionRefused.into(),
             }),
+            None => Err(ConnectError::timed_out(PeerAddress::Memory)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod establish;
 pub use establish::{Accepted, ConnectError, SocketConnector, SocketListener};
+use establish::{CONNECT_TIMEOUT, within};
 
 mod memory;
 pub use memory::{MemoryConnector, MemoryListener, memory_listener};

@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{
-    Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, StreamWithAddress,
-    TcpOptions,
+    Accepted, CONNECT_TIMEOUT, ConnectError, PeerAddress, SocketConnector, SocketListener,
+    StreamWithAddress, TcpOptions, within,
 };
 
 /// Linux hands a listener's socket options on to what it accepts.
@@ -45,6 +45,14 @@ impl TcpSocketListener {
     /// Those of the system.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// For options that [`TcpOptions`] does not know, and to look at those that it does.
+#[cfg(unix)]
+impl std::os::fd::AsFd for TcpSocketListener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 
@@ -96,7 +104,7 @@ impl TcpConnector {
             address,
             options: TcpOptions::new(),
             local: None,
-            timeout: Some(Duration::from_secs(10)),
+            timeout: Some(CONNECT_TIMEOUT),
         }
     }
 
@@ -144,13 +152,5 @@ impl SocketConnector for TcpConnector {
             Some(Err(source)) => Err(ConnectError { address, source }),
             None => Err(ConnectError::timed_out(address)),
         }
-    }
-}
-
-/// The output of `future`, or `None` if it takes longer than that.
-pub(super) async fn within<F: Future>(timeout: Option<Duration>, future: F) -> Option<F::Output> {
-    match timeout {
-        Some(timeout) => tokio::time::timeout(timeout, future).await.ok(),
-        None => Some(future.await),
     }
 }

@@ -1,21 +1,31 @@
 use std::{
     future::{Ready, ready},
     io,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     task::{Context, Poll, ready as ready_poll},
     time::Duration,
 };
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, tcp::within};
+use super::{
+    Accepted, CONNECT_TIMEOUT, ConnectError, PeerAddress, SocketConnector, SocketListener, within,
+};
 
-/// Listens on a Unix socket. The socket's file is removed when the listener is dropped.
+/// How often a connector asks a listener whose backlog is full. A Unix socket tells nobody when
+/// there is room again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Listens on a Unix socket. The socket's file is removed when the listener is dropped, unless
+/// another listener has put its own there meanwhile.
 #[derive(Debug)]
 pub struct UnixSocketListener {
     listener: UnixListener,
     path: PathBuf,
+    /// Device and inode of the socket's file, if the file could be looked at.
+    file: Option<(u64, u64)>,
 }
 
 impl UnixSocketListener {
@@ -41,6 +51,7 @@ impl UnixSocketListener {
         Ok(Self {
             listener,
             path: path.to_owned(),
+            file: identity(path),
         })
     }
 
@@ -53,15 +64,30 @@ impl UnixSocketListener {
 /// Whether `path` is a socket whose listener is gone.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let refused = std::os::unix::net::UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    is_socket && refused
+    is_socket
+        && connect_at_once(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Connect without waiting for room in a live listener's backlog.
+fn connect_at_once(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
+/// What tells one file from its successor at the same path.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 impl Drop for UnixSocketListener {
     fn drop(&mut self) {
-        // Somebody may have removed it before.
-        let _ = std::fs::remove_file(&self.path);
+        if self.file.is_some() && self.file == identity(&self.path) {
+            // Somebody may have removed it just before.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -90,7 +116,7 @@ impl UnixConnector {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            timeout: Some(Duration::from_secs(10)),
+            timeout: Some(CONNECT_TIMEOUT),
         }
     }
 
@@ -102,12 +128,25 @@ impl UnixConnector {
     }
 }
 
+impl UnixConnector {
+    async fn open(&self) -> io::Result<UnixStream> {
+        loop {
+            match UnixStream::connect(&self.path).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
 impl SocketConnector for UnixConnector {
     type Stream = UnixStream;
 
     async fn connect(&self) -> Result<UnixStream, ConnectError> {
         let address = PeerAddress::Unix(Some(self.path.clone()));
-        match within(self.timeout, UnixStream::connect(&self.path)).await {
+        match within(self.timeout, self.open()).await {
             Some(Ok(stream)) => Ok(stream),
             Some(Err(source)) => Err(ConnectError { address, source }),
             None => Err(ConnectError::timed_out(address)),
