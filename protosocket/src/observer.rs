@@ -42,6 +42,8 @@ pub enum Refusal {
     Panicked,
     /// The server was draining.
     Draining,
+    /// The owner of its future dropped it.
+    Dropped,
 }
 
 impl Refusal {
@@ -56,6 +58,7 @@ impl Refusal {
             Self::Accept => "accept",
             Self::Panicked => "panicked",
             Self::Draining => "draining",
+            Self::Dropped => "dropped",
         }
     }
 }

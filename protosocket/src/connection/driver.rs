@@ -263,7 +263,7 @@ where
             self.stats.unsent += send.unsent_messages() as u64;
         }
         self.stats.unsent += self.outbound.close_and_drop() as u64;
-        self.stats.unanswered = self.reactor.in_flight() as u64;
+        self.stats.unanswered = self.unanswered();
         if let Some(handle) = &self.handle {
             handle.mark_ended();
         }
@@ -301,9 +301,16 @@ where
         let encoded = self.send.as_ref().map_or(0, |send| send.unsent_messages());
         ConnectionStats {
             unsent: self.stats.unsent + (encoded + self.outbound.len()) as u64,
-            unanswered: self.reactor.in_flight() as u64,
+            unanswered: self.unanswered(),
             ..self.stats
         }
+    }
+
+    /// What the reactor has not answered. Asked at the end as well, where the reactor may be what
+    /// has panicked, and where a second panic would end the program.
+    fn unanswered(&self) -> u64 {
+        let asked = catch_unwind(AssertUnwindSafe(|| self.reactor.in_flight()));
+        asked.unwrap_or_default() as u64
     }
 
     pub(super) fn describe(&self, debug: &mut fmt::DebugStruct<'_, '_>) {
