@@ -40,6 +40,7 @@ enum State<C: ServerConnector> {
         peer: PeerAddress,
     },
     Connected(Connection<StreamOf<C>, C::Reactor>),
+    Ended,
 }
 
 impl<C: ServerConnector> ServerConnection<C> {
@@ -104,11 +105,13 @@ impl<C: ServerConnector> Future for ServerConnection<C> {
                 Err(error) => {
                     let refusal = match &error {
                         EstablishError::Io(error) if is_panic(error) => Refusal::Panicked,
-                        EstablishError::Aborted => Refusal::Draining,
+                        EstablishError::Aborted => this.registration.refusal(),
                         _ => Refusal::Handshake,
                     };
                     tracing::debug!(%peer, %error, "a connection was not established");
+                    this.state = State::Ended;
                     this.refuse(&peer, refusal);
+                    this.registration.end(None);
                     return Poll::Ready(());
                 }
             }
@@ -117,11 +120,15 @@ impl<C: ServerConnector> Future for ServerConnection<C> {
             return Poll::Ready(());
         };
         let end = ready!(Pin::new(connection).poll(cx));
-        let stats = end.stats;
+        this.state = State::Ended;
+        this.registration.end(Some((&end.reason, &end.stats)));
         if let Some(handover) = end.handover {
-            this.connector.on_handover(handover);
+            let connector = &this.connector;
+            let told = catch_unwind(AssertUnwindSafe(|| connector.on_handover(handover)));
+            if told.is_err() {
+                tracing::error!("on_handover panicked");
+            }
         }
-        this.registration.end(end.reason, stats);
         Poll::Ready(())
     }
 }
@@ -151,12 +158,22 @@ fn is_panic(error: &io::Error) -> bool {
 
 impl<C: ServerConnector> Drop for ServerConnection<C> {
     fn drop(&mut self) {
-        // A connection that has not ended is counted by its own guard; the table hears of it here.
-        if let State::Connected(connection) = &mut self.state
-            && !connection.is_ended()
-        {
-            let stats = connection.stats();
-            self.registration.end(CloseReason::Dropped, stats);
+        // Whoever waits for the drain finds the stream closed and the observer told.
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Establishing { establish, peer } => {
+                drop(establish);
+                let refusal = match std::thread::panicking() {
+                    true => Refusal::Panicked,
+                    false => Refusal::Dropped,
+                };
+                self.refuse(&peer, refusal);
+            }
+            State::Connected(connection) if !connection.is_ended() => {
+                let stats = connection.stats();
+                drop(connection);
+                self.registration.end(Some((&CloseReason::Dropped, &stats)));
+            }
+            State::Connected(_) | State::Ended => {}
         }
     }
 }
@@ -169,6 +186,7 @@ impl<C: ServerConnector> fmt::Debug for ServerConnection<C> {
                 .field("establishing", peer)
                 .finish(),
             State::Connected(connection) => connection.fmt(f),
+            State::Ended => f.write_str("ServerConnection(ended)"),
         }
     }
 }

@@ -35,17 +35,24 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Table {
-    connections: Slab<ConnectionHandle>,
+    connections: Slab<Entry>,
     per_address: HashMap<IpAddr, usize>,
     /// Connections in the order of their coming that may not have said anything yet.
-    silent: VecDeque<ConnectionHandle>,
-    /// Connections in the order of their coming that are being established.
+    silent: VecDeque<(usize, ConnectionHandle)>,
+    /// Connections in the order of their coming that are being established and were not told to
+    /// make room.
     handshakes: VecDeque<ConnectionHandle>,
-    /// Connections that were told to make room and have not ended yet.
+    /// INVARIANT: as many entries are evicted.
     evicted: usize,
-    handshaking: usize,
     drain: Option<Drain>,
     listening: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    handle: ConnectionHandle,
+    /// It was told to make room for another. It may still receive a message before it obeys.
+    evicted: bool,
 }
 
 #[derive(Debug)]
@@ -108,15 +115,18 @@ impl Registry {
             *table.per_address.entry(address).or_default() += 1;
         }
         let handle = ConnectionHandle::new();
-        table.remember_silent(&handle);
-        let key = table.connections.insert(handle.clone());
+        let key = table.connections.insert(Entry {
+            handle: handle.clone(),
+            evicted: false,
+        });
+        table.remember_silent(key, &handle);
         Ok(Registration {
             registry: self.clone(),
             handle,
             key,
             address,
             handshaking: false,
-            end: None,
+            ended: false,
         })
     }
 
@@ -130,8 +140,8 @@ impl Registry {
             report: DrainReport::default(),
         });
         drain.deadline = drain.deadline.min(deadline);
-        for (_, handle) in &table.connections {
-            handle.drain(deadline);
+        for (_, entry) in &table.connections {
+            entry.handle.drain(deadline);
         }
         drop(table);
         self.draining.send_replace(true);
@@ -206,27 +216,34 @@ impl Drain {
 impl Table {
     /// End the oldest connection that has not sent a message. Whether there was one.
     fn evict_silent(&mut self) -> bool {
-        while let Some(handle) = self.silent.pop_front() {
-            if !handle.has_received() && !handle.is_ended() && !handle.is_aborted() {
-                handle.abort();
+        while let Some((key, handle)) = self.silent.pop_front() {
+            // A key may belong to a later connection by then.
+            let entry = self.connections.get_mut(key);
+            if let Some(entry) = entry.filter(|entry| entry.handle.is_same(&handle))
+                && !handle.has_received()
+                && !handle.is_ended()
+                && !handle.is_aborted()
+            {
+                entry.evicted = true;
                 self.evicted += 1;
+                handle.abort();
                 return true;
             }
         }
         false
     }
 
-    fn remember_silent(&mut self, handle: &ConnectionHandle) {
-        self.silent.push_back(handle.clone());
+    fn remember_silent(&mut self, key: usize, handle: &ConnectionHandle) {
+        self.silent.push_back((key, handle.clone()));
         // Forget the others once they are the most of them: O(1) for each that came.
         if self.silent.len() > 2 * self.connections.len() + 64 {
             self.silent
-                .retain(|handle| !handle.has_received() && !handle.is_ended());
+                .retain(|(_, handle)| !handle.has_received() && !handle.is_ended());
         }
     }
 }
 
-/// A connection's place in the table, until it is dropped.
+/// A connection's place in the table, until it has ended or is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration {
     registry: Arc<Registry>,
@@ -234,7 +251,7 @@ pub(crate) struct Registration {
     key: usize,
     address: Option<IpAddr>,
     handshaking: bool,
-    end: Option<Box<(CloseReason, ConnectionStats)>>,
+    ended: bool,
 }
 
 impl Registration {
@@ -253,17 +270,13 @@ impl Registration {
         }
         self.handshaking = true;
         let mut table = self.registry.lock();
-        table.handshaking += 1;
         table.handshakes.push_back(self.handle.clone());
         // LIMIT: max_handshakes. The oldest has had the most time, and makes room.
-        if table.handshaking > self.registry.bounds.handshakes
+        if table.handshakes.len() > self.registry.bounds.handshakes
             && let Some(oldest) = table.handshakes.pop_front()
         {
             drop(table);
             oldest.abort();
-            if let Some(observer) = self.registry.config.observer() {
-                observer.refused(None, Refusal::Handshakes);
-            }
         }
     }
 
@@ -272,25 +285,33 @@ impl Registration {
             return;
         }
         let mut table = self.registry.lock();
-        table.handshaking -= 1;
         table
             .handshakes
             .retain(|handle| !handle.is_same(&self.handle));
     }
 
-    /// The connection has ended.
-    pub(crate) fn end(&mut self, reason: CloseReason, stats: ConnectionStats) {
-        self.end = Some(Box::new((reason, stats)));
+    /// Why a connection was told to end before it was established.
+    pub(crate) fn refusal(&self) -> Refusal {
+        if !self.handle.is_aborted() {
+            Refusal::Draining
+        } else {
+            let table = self.registry.lock();
+            match table.connections.get(self.key) {
+                Some(Entry { evicted: true, .. }) => Refusal::Connections,
+                _ => Refusal::Handshakes,
+            }
+        }
     }
-}
 
-impl Drop for Registration {
-    fn drop(&mut self) {
+    /// The connection has ended: give up its place. `None` if it was never established.
+    pub(crate) fn end(&mut self, end: Option<(&CloseReason, &ConnectionStats)>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         self.end_handshake();
         let mut table = self.registry.lock();
-        table.connections.remove(self.key);
-        let was_evicted = self.handle.is_aborted() && !self.handle.has_received();
-        table.evicted -= usize::from(was_evicted && table.evicted > 0);
+        let entry = table.connections.remove(self.key);
+        table.evicted -= usize::from(entry.evicted);
         if let Some(address) = &self.address
             && let Some(count) = table.per_address.get_mut(address)
         {
@@ -300,7 +321,7 @@ impl Drop for Registration {
             }
         }
         if let Some(drain) = &mut table.drain {
-            match self.end.take().as_deref() {
+            match end {
                 Some((reason, stats)) => drain.report.count(reason, stats),
                 None => drain.report.dropped += 1,
             }
@@ -308,5 +329,11 @@ impl Drop for Registration {
         drop(table);
         self.handle.mark_ended();
         self.registry.finish_drain();
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.end(None);
     }
 }

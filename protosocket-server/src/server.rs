@@ -91,6 +91,7 @@ impl<C: ServerConnector> ProtosocketServer<C> {
 
     /// Accept what there is. `Ready` when this poll has accepted enough.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut failures = 0;
         for _ in 0..ACCEPTS_PER_POLL {
             if self.poll_backoff(cx).is_pending() {
                 return Poll::Pending;
@@ -103,11 +104,17 @@ impl<C: ServerConnector> ProtosocketServer<C> {
                     self.backoff.last = Duration::ZERO;
                     self.admit(accepted);
                 }
-                Poll::Ready(Err(error)) => self.on_accept_error(cx, &error),
+                Poll::Ready(Err(error)) => {
+                    failures += 1;
+                    // LIMIT: errors that are said to pass by themselves and do not.
+                    let passes = concerns_one_connection(&error) && failures < ACCEPTS_PER_POLL;
+                    self.on_accept_error(cx, &error, passes);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(())
+        // There may be more, unless the last was an error that takes time.
+        self.poll_backoff(cx)
     }
 
     fn admit(&mut self, accepted: Accepted<<C::SocketListener as SocketListener>::Establish>) {
@@ -128,15 +135,15 @@ impl<C: ServerConnector> ProtosocketServer<C> {
             self.connector.spawn_connection(connection);
         }));
         if spawned.is_err() {
+            // A connection that it took along has been counted on its way out.
             tracing::error!("spawn_connection panicked");
-            self.refused(Refusal::Panicked);
         }
     }
 
     /// An error concerns the connection that was to be accepted, or the whole program; it is
     /// never the end of the server.
-    fn on_accept_error(&mut self, cx: &mut Context<'_>, error: &io::Error) {
-        if concerns_one_connection(error) {
+    fn on_accept_error(&mut self, cx: &mut Context<'_>, error: &io::Error, passes: bool) {
+        if passes {
             tracing::debug!(%error, "a connection was gone before it was accepted");
             self.refused(Refusal::Accept);
             return;
@@ -159,7 +166,7 @@ impl<C: ServerConnector> ProtosocketServer<C> {
     /// they are not served instead of hanging.
     fn shed(&mut self, cx: &mut Context<'_>) {
         let mut shed = 0;
-        while self.backoff.reserve.take().is_some() && shed < ACCEPTS_PER_POLL {
+        while shed < ACCEPTS_PER_POLL && self.backoff.reserve.take().is_some() {
             let Some(listener) = &mut self.listener else {
                 return;
             };
