@@ -1,4 +1,4 @@
-use std::{fmt, time::Duration};
+use std::{fmt, iter::Sum, time::Duration};
 
 use protosocket::{CloseReason, ConnectionStats, Deadline};
 
@@ -51,6 +51,22 @@ impl DrainReport {
     }
 }
 
+/// The report of several servers, such as one per core, that were drained at the same time.
+impl Sum for DrainReport {
+    fn sum<I: Iterator<Item = Self>>(reports: I) -> Self {
+        reports.fold(Self::default(), |sum, report| Self {
+            finished: sum.finished + report.finished,
+            forced: sum.forced + report.forced,
+            failed: sum.failed + report.failed,
+            dropped: sum.dropped + report.dropped,
+            stuck: sum.stuck + report.stuck,
+            unsent: sum.unsent + report.unsent,
+            unanswered: sum.unanswered + report.unanswered,
+            elapsed: sum.elapsed.max(report.elapsed),
+        })
+    }
+}
+
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -66,5 +82,29 @@ impl fmt::Display for DrainReport {
             self.unanswered,
             self.elapsed,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_of_several_servers_add_up_to_one() {
+        let report = |factor: usize, elapsed| DrainReport {
+            finished: factor,
+            forced: 2 * factor,
+            failed: 3 * factor,
+            dropped: 4 * factor,
+            stuck: 5 * factor,
+            unsent: 6 * factor as u64,
+            unanswered: 7 * factor as u64,
+            elapsed: Duration::from_secs(elapsed),
+        };
+        let sum: DrainReport = [report(1, 3), report(10, 9), report(100, 1)]
+            .into_iter()
+            .sum();
+        assert_eq!(sum, report(111, 9));
+        assert_eq!([].into_iter().sum::<DrainReport>(), DrainReport::default());
     }
 }
