@@ -1,0 +1,13 @@
+//! The server against real sockets, scripted listeners and a clock that stands still.
+
+mod accept_errors;
+mod common;
+mod drain;
+mod file_descriptors;
+mod handshakes;
+mod limits;
+mod observer;
+mod panics;
+mod per_core;
+mod socket_options;
+mod transports;
