@@ -27,3 +27,8 @@ pub use server::{ProtosocketServer, ServerHandle};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The server of the migration guide, which must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/migrating-from-protosocket.md")]
+pub struct MigratingFromProtosocket;
