@@ -5,13 +5,10 @@
 
 #![expect(clippy::print_stdout, reason = "it tells its user what to type next")]
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    env, error, str,
-    task::{Context, Poll},
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::task::{self, Poll};
+use std::time::{Duration, Instant};
 
 use protosocket::{
     DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, MessageReactor, ReactorContext,
@@ -20,14 +17,19 @@ use protosocket::{
 use protosocket_server::{ProtosocketServerConfig, ServerConnection, ServerConnector};
 use tokio::net::TcpStream;
 
-/// What a peer sends: a line, or a wish to negotiate an option (RFC 854).
+/// What a peer sends: a line, or a wish about an option.
 enum Inbound {
     Line(String),
     Negotiate { verb: u8, option: u8 },
 }
 
-/// What it is sent: bytes as they are.
-type Outbound = Vec<u8>;
+/// Network virtual terminal (RFC 854): lines, with commands between their bytes.
+#[derive(Default)]
+struct TelnetCodec {
+    line: Vec<u8>,
+    /// Between the beginning and the end of a subnegotiation, which is skipped.
+    subnegotiating: bool,
+}
 
 const SE: u8 = 240;
 const SB: u8 = 250;
@@ -36,76 +38,57 @@ const WONT: u8 = 252;
 const DO: u8 = 253;
 const DONT: u8 = 254;
 const IAC: u8 = 255;
-const MAX_LINE: usize = 4096;
-const MAX_WAITING: usize = 1000;
-const MAX_SECONDS: u64 = 3600;
-
-/// Network virtual terminal: lines, with commands between their bytes.
-#[derive(Default)]
-struct TelnetCodec {
-    line: Vec<u8>,
-}
 
 impl Decoder for TelnetCodec {
     type Message = Inbound;
 
     fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<Inbound>, DecodeError> {
-        loop {
+        while self.line.len() <= MAX_LINE {
             let used = match *input.bytes() {
-                [] => return Ok(Decoded::Need(1)),
-                [IAC, IAC, ..] => {
-                    self.line.push(IAC);
+                [] | [IAC] | [IAC, WILL..=DONT] => return Ok(Decoded::Need(input.len() + 1)),
+                [IAC, command @ (SB | SE), ..] => {
+                    self.subnegotiating = command == SB;
                     2
                 }
+                [first, ..] if self.subnegotiating => 1 + usize::from(first == IAC),
                 [IAC, verb @ WILL..=DONT, option, ..] => {
                     input.advance(3);
                     return Ok(Decoded::Message(Inbound::Negotiate { verb, option }));
                 }
-                [IAC, SB, ref rest @ ..] => match rest.windows(2).position(|w| w == [IAC, SE]) {
-                    Some(end) => 2 + end + 2,
-                    None if rest.len() < MAX_LINE => return Ok(Decoded::Need(input.len() + 1)),
-                    None => return Err(DecodeError::malformed("a subnegotiation never ended")),
-                },
-                [IAC] | [IAC, WILL..=DONT] => return Ok(Decoded::Need(input.len() + 1)),
                 // Other commands ask for nothing that a line server has.
-                [IAC, _, ..] => 2,
+                [IAC, command, ..] if command != IAC => 2,
                 [b'\n', ..] => {
                     input.advance(1);
-                    return self
-                        .take_line()
-                        .map(|line| Decoded::Message(Inbound::Line(line)));
+                    return self.take_line().map(Decoded::Message);
                 }
+                // A doubled IAC is a byte of the line.
                 [byte, ..] => {
                     self.line.push(byte);
-                    1
+                    1 + usize::from(byte == IAC)
                 }
             };
             input.advance(used);
-            if self.line.len() > MAX_LINE {
-                let (size, limit) = (self.line.len() as u64, MAX_LINE as u64);
-                return Err(DecodeError::TooLarge { size, limit });
-            }
         }
+        Err(DecodeError::malformed("a line is too long"))
     }
 
     fn decode_end(&mut self, _input: &mut Input<'_>) -> Result<Option<Inbound>, DecodeError> {
-        let last = (!self.line.is_empty()).then(|| self.take_line().map(Inbound::Line));
+        let last = (!self.line.is_empty()).then(|| self.take_line());
         last.transpose()
     }
 }
 
 impl TelnetCodec {
-    fn take_line(&mut self) -> Result<String, DecodeError> {
-        let line = std::mem::take(&mut self.line);
-        let text = str::from_utf8(&line).map_err(DecodeError::other)?;
-        Ok(text.trim_end_matches(['\r', '\0']).to_owned())
+    fn take_line(&mut self) -> Result<Inbound, DecodeError> {
+        let line = String::from_utf8(std::mem::take(&mut self.line)).map_err(DecodeError::other)?;
+        Ok(Inbound::Line(line.trim_end_matches(['\r', '\0']).into()))
     }
 }
 
 impl Encoder for TelnetCodec {
-    type Message = Outbound;
+    type Message = Vec<u8>;
 
-    fn encode(&mut self, message: Outbound, output: &mut SendBuffer) -> Result<(), EncodeError> {
+    fn encode(&mut self, message: Vec<u8>, output: &mut SendBuffer) -> Result<(), EncodeError> {
         output.put_slice(&message);
         Ok(())
     }
@@ -118,53 +101,57 @@ struct Telnet {
     count: u64,
 }
 
-impl MessageReactor for Telnet {
-    type Codec = TelnetCodec;
-    type Inbound = Inbound;
-    type Outbound = Outbound;
-    type LogicalOutbound = Infallible;
+const MAX_LINE: usize = 4096;
+const MAX_WAITING: usize = 1000;
+const MAX_SECONDS: u64 = 3600;
 
-    fn on_inbound_message(
-        &mut self,
-        context: &mut ReactorContext<'_, TelnetCodec>,
-        message: Inbound,
-    ) -> ReactorStatus {
-        let line = match message {
-            Inbound::Line(line) => line,
-            // Refuse every option: WILL with DONT, DO with WONT. WONT and DONT need no answer.
-            Inbound::Negotiate { verb, option } => match verb {
-                WILL => return context.reply(vec![IAC, DONT, option]),
-                DO => return context.reply(vec![IAC, WONT, option]),
-                _ => return ReactorStatus::Continue,
-            },
-        };
-        if line == "quit" {
-            return match context.reply(b"goodbye\r\n".to_vec()) {
-                ReactorStatus::Continue => ReactorStatus::Disconnect,
-                failed => failed,
-            };
-        }
-        let (seconds, text) = line.split_once(' ').unwrap_or((&line, ""));
+type Context<'a> = ReactorContext<'a, TelnetCodec>;
+
+impl Telnet {
+    fn on_line(&mut self, context: &mut Context<'_>, line: &str) -> ReactorStatus {
+        let (seconds, text) = line.split_once(' ').unwrap_or((line, ""));
         match seconds.parse() {
-            _ if self.waiting.len() == MAX_WAITING => {
-                context.reply(b"too many answers are waiting\r\n".to_vec())
+            _ if line == "quit" => {
+                // Said or not, this is the end.
+                let _ = context.reply(b"goodbye\r\n".into());
+                ReactorStatus::Disconnect
             }
-            Ok(0) => context.reply(format!("{text}\r\n").into_bytes()),
+            Ok(0) => context.reply(format!("{text}\r\n").into()),
+            Ok(1..=MAX_SECONDS) if self.waiting.len() == MAX_WAITING => {
+                context.reply(b"too many answers are waiting\r\n".into())
+            }
             Ok(seconds @ 1..=MAX_SECONDS) => {
                 let at = context.now() + Duration::from_secs(seconds);
                 self.count += 1;
                 self.waiting.insert((at, self.count), format!("{text}\r\n"));
                 ReactorStatus::Continue
             }
-            _ => context.reply(b"type SECONDS TEXT, such as 3 hello, or quit\r\n".to_vec()),
+            _ => context.reply(b"type SECONDS TEXT, such as 3 hello, or quit\r\n".into()),
+        }
+    }
+}
+
+impl MessageReactor for Telnet {
+    type Codec = TelnetCodec;
+    type Inbound = Inbound;
+    type Outbound = Vec<u8>;
+    type LogicalOutbound = Infallible;
+
+    fn on_inbound_message(&mut self, context: &mut Context<'_>, message: Inbound) -> ReactorStatus {
+        match message {
+            Inbound::Line(line) => self.on_line(context, &line),
+            // Every option is refused; a peer that refuses one wants no answer.
+            Inbound::Negotiate { verb: WILL, option } => context.reply(vec![IAC, DONT, option]),
+            Inbound::Negotiate { verb: DO, option } => context.reply(vec![IAC, WONT, option]),
+            Inbound::Negotiate { .. } => ReactorStatus::Continue,
         }
     }
 
     fn on_outbound_message(
         &mut self,
-        _context: &mut ReactorContext<'_, TelnetCodec>,
+        _context: &mut Context<'_>,
         message: Infallible,
-    ) -> Result<(), SendError<Outbound>> {
+    ) -> Result<(), SendError<Vec<u8>>> {
         match message {}
     }
 
@@ -174,14 +161,14 @@ impl MessageReactor for Telnet {
 
     fn poll_outbound_many(
         &mut self,
-        _cx: &mut Context<'_>,
-        context: &mut ReactorContext<'_, TelnetCodec>,
+        _cx: &mut task::Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<()>> {
         while let Some(next) = self.waiting.first_entry()
             && next.key().0 <= context.now()
             && !context.room().is_empty()
         {
-            let _ = context.reply(next.remove().into_bytes());
+            let _ = context.reply(next.remove().into());
         }
         Poll::Ready(None)
     }
@@ -202,11 +189,7 @@ impl ServerConnector for Connector {
         TelnetCodec::default()
     }
 
-    fn new_reactor(
-        &self,
-        _outbound: Sender<Infallible>,
-        _stream: &StreamWithAddress<TcpStream>,
-    ) -> Telnet {
+    fn new_reactor(&self, _: Sender<Infallible>, _: &StreamWithAddress<TcpStream>) -> Telnet {
         Telnet::default()
     }
 
@@ -216,15 +199,12 @@ impl ServerConnector for Connector {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn error::Error>> {
-    let address = env::args().nth(1).unwrap_or("127.0.0.1:9000".to_owned());
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:9000".into());
     let server = ProtosocketServerConfig::default().bind_tcp(address.parse()?, Connector)?;
     let address = server.listener().ok_or("not listening")?.local_address()?;
-    println!(
-        "listening: telnet {} {}, then type 3 hello",
-        address.ip(),
-        address.port()
-    );
+    let (ip, port) = (address.ip(), address.port());
+    println!("listening: telnet {ip} {port}, then type 3 hello");
     let handle = server.handle();
     tokio::spawn(server);
     tokio::signal::ctrl_c().await?;
