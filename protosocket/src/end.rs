@@ -1,6 +1,6 @@
 //! How a connection ended, and what it did.
 
-use std::{fmt, io};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use crate::{DecodeError, EncodeError};
 
@@ -29,6 +29,9 @@ pub enum CloseReason {
     /// The inbound bytes could not be decoded.
     #[error(transparent)]
     Decode(DecodeError),
+    /// The messages broke the protocol, or the protocol gave the peer up: what its machine said.
+    #[error(transparent)]
+    Protocol(Arc<dyn Error + Send + Sync>),
     /// An accepted message could not be encoded.
     #[error(transparent)]
     Encode(EncodeError),
@@ -80,6 +83,7 @@ impl CloseReason {
             Self::Drained => "drained",
             Self::Age => "age",
             Self::Decode(_) => "decode",
+            Self::Protocol(_) => "protocol",
             Self::Encode(_) => "encode",
             Self::SendBufferFull(_) => "send_buffer_full",
             Self::Io { .. } => "io",
@@ -100,7 +104,7 @@ impl CloseReason {
             | Self::Drained
             | Self::Age => Blame::Nobody,
             Self::Decode(error) if error.is_decoder_fault() => Blame::Local,
-            Self::Decode(_) | Self::Io { .. } => Blame::Peer,
+            Self::Decode(_) | Self::Protocol(_) | Self::Io { .. } => Blame::Peer,
             Self::Deadline(Deadline::Drain) => Blame::Local,
             Self::Deadline(_) => Blame::Peer,
             Self::Encode(_)

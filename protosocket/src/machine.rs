@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -109,8 +110,11 @@ pub trait Machine: 'static {
     }
 
     /// Whether another command can be taken. While it is false the connection's channel waits.
-    fn wants_commands(&self) -> bool {
-        true
+    ///
+    /// By default, while there is room to send what comes of it. A machine that has queues of its
+    /// own bounds those instead, and so hears of a cancel although its bulk takes all the room.
+    fn wants_commands(&self, room: Room) -> bool {
+        !room.is_empty()
     }
 
     /// Whether nothing is under way, so that the connection counts as idle and may end.
@@ -238,13 +242,16 @@ impl<'a, M: Machine> HostContext<'a, M> {
     }
 }
 
+/// How often a host that is told something in each of its polls is polled again before other
+/// tasks have their turn.
+const HOST_POLLS: usize = 16;
+
 /// Runs a [`Machine`] and its [`Host`] as the reactor of a connection.
 pub struct MachineReactor<M: Machine, H> {
     machine: M,
     host: H,
-    /// A control message that found the reserve used up, to be sent before any other.
-    stalled: Option<<M::Codec as Encoder>::Message>,
-    error: Option<M::Error>,
+    /// Why the machine has failed. It is asked for its last words and for nothing else.
+    error: Option<Arc<M::Error>>,
 }
 
 impl<M: Machine, H: Host<M>> MachineReactor<M, H> {
@@ -253,7 +260,6 @@ impl<M: Machine, H: Host<M>> MachineReactor<M, H> {
         Self {
             machine,
             host,
-            stalled: None,
             error: None,
         }
     }
@@ -273,74 +279,99 @@ impl<M: Machine, H: Host<M>> MachineReactor<M, H> {
         (self.machine, self.host)
     }
 
-    /// Give the host what the machine has for it, until neither has anything for the other.
-    fn settle(&mut self, now: Instant) {
+    /// Give the host what the machine has for it, and the peer what there is room for, until
+    /// there is nothing left: what one of them is given may be what the other waits for.
+    #[inline]
+    fn settle(
+        &mut self,
+        context: &mut ReactorContext<'_, M::Codec>,
+    ) -> Result<Settled, SendError<<M::Codec as Encoder>::Message>> {
+        let now = context.now();
+        let mut settled = Settled::default();
         loop {
-            let mut settled = true;
-            while let Some(event) = self.machine.poll_event() {
+            if let Some(event) = self.machine.poll_event() {
                 let mut context = HostContext::new(&mut self.machine, now);
                 self.host.on_event(&mut context, event);
-                settled = false;
+                settled.told = true;
+                continue;
             }
-            while let Some((id, action)) = self.machine.poll_action() {
+            if let Some((id, action)) = self.machine.poll_action() {
                 let mut context = HostContext::new(&mut self.machine, now);
                 self.host.on_action(&mut context, id, action);
-                settled = false;
+                settled.told = true;
+                continue;
             }
-            if settled {
-                return;
+            if !self.pull(context)? {
+                break;
             }
+            settled.sent = true;
         }
+        // The next message, either way, may depend on what has changed.
+        self.machine.configure_codec(context.codec());
+        Ok(settled)
     }
 
-    /// Pull messages as long as there is room. Whether anything was sent.
+    /// Send what the machine has and there is room for. Whether that was anything.
+    #[inline]
     fn pull(
         &mut self,
         context: &mut ReactorContext<'_, M::Codec>,
     ) -> Result<bool, SendError<<M::Codec as Encoder>::Message>> {
         let mut sent = false;
-        if let Some(message) = self.stalled.take() {
-            if let Some(message) = full(context.send_control(message))? {
-                self.stalled = Some(message);
-                return Ok(sent);
-            }
-            sent = true;
-        }
-        while let Some(output) = self.machine.poll_output(context.now(), context.room()) {
+        // A message that has left the machine cannot be put back, so none is asked for that
+        // could not be sent. Bulk that a machine returns beyond the room that it has been told
+        // goes out of the reserve.
+        while context.has_control_room()
+            && let Some(output) = self.machine.poll_output(context.now(), context.room())
+        {
             self.machine.configure_codec(context.codec());
             let (Output::Bulk(message) | Output::Control(message)) = output;
-            // The machine has been told the room, so bulk that it returned all the same goes
-            // out of the reserve: a message that has left the machine cannot be put back.
-            if let Some(message) = full(context.send_control(message))? {
-                self.stalled = Some(message);
-                return Ok(sent);
-            }
+            context.send_control(message)?;
             sent = true;
         }
         Ok(sent)
     }
 
-    /// After a change of the machine: settle, send what fits, and say how to go on.
+    /// After a change of the machine: settle, and say how to go on.
+    #[inline]
     fn advance(
         &mut self,
         context: &mut ReactorContext<'_, M::Codec>,
         handled: Result<(), M::Error>,
     ) -> ReactorStatus {
-        let fatal = handled.is_err();
         if let Err(error) = handled {
-            tracing::debug!(%error, "the protocol ended the connection");
-            self.error.get_or_insert(error);
+            return self.fail(context, error);
         }
-        self.settle(context.now());
-        let pulled = self.pull(context);
-        self.machine.configure_codec(context.codec());
-        match pulled {
+        match self.settle(context) {
+            Ok(_) => self.machine.status(),
             Err(error) => context.fail(error),
-            Ok(_) if fatal => ReactorStatus::Disconnect,
-            Ok(_) if self.stalled.is_none() => self.machine.status(),
-            Ok(_) => ReactorStatus::Continue,
         }
     }
+
+    /// The machine cannot go on: what it has left to say is sent, now and while closing.
+    #[cold]
+    fn fail(
+        &mut self,
+        context: &mut ReactorContext<'_, M::Codec>,
+        error: M::Error,
+    ) -> ReactorStatus {
+        tracing::debug!(%error, "the protocol ended the connection");
+        let error = self.error.insert(Arc::new(error)).clone();
+        let status = context.fail_protocol(error);
+        if let Err(error) = self.settle(context) {
+            let _ = context.fail(error);
+        }
+        status
+    }
+}
+
+/// What came of bringing a machine and its surroundings to rest.
+#[derive(Debug, Clone, Copy, Default)]
+struct Settled {
+    /// The host has heard of something.
+    told: bool,
+    /// Something was put into the send buffer.
+    sent: bool,
 }
 
 impl<M: Machine + fmt::Debug, H: fmt::Debug> fmt::Debug for MachineReactor<M, H> {
@@ -349,15 +380,6 @@ impl<M: Machine + fmt::Debug, H: fmt::Debug> fmt::Debug for MachineReactor<M, H>
             .field("machine", &self.machine)
             .field("host", &self.host)
             .finish_non_exhaustive()
-    }
-}
-
-/// The message of a refused send, or the error of a failed one.
-fn full<M>(sent: Result<(), SendError<M>>) -> Result<Option<M>, SendError<M>> {
-    match sent {
-        Ok(()) => Ok(None),
-        Err(SendError::Full(message)) => Ok(Some(message)),
-        Err(error) => Err(error),
     }
 }
 
@@ -383,10 +405,7 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
     ) -> Result<(), SendError<Self::Outbound>> {
         let mut host_context = HostContext::new(&mut self.machine, context.now());
         self.host.on_message(&mut host_context, message);
-        self.settle(context.now());
-        self.pull(context)?;
-        self.machine.configure_codec(context.codec());
-        Ok(())
+        self.settle(context).map(|_| ())
     }
 
     fn poll(
@@ -394,9 +413,22 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
         cx: &mut Context<'_>,
         context: &mut ReactorContext<'_, Self::Codec>,
     ) -> ReactorStatus {
-        let mut host_context = HostContext::new(&mut self.machine, context.now());
-        self.host.poll(cx, &mut host_context);
-        self.advance(context, Ok(()))
+        for _ in 0..HOST_POLLS {
+            let mut host_context = HostContext::new(&mut self.machine, context.now());
+            self.host.poll(cx, &mut host_context);
+            let told = match self.settle(context) {
+                Ok(settled) => settled.told,
+                Err(error) => return context.fail(error),
+            };
+            let status = self.machine.status();
+            // What the host has heard since it was polled may have made something to be polled.
+            if !told || status != ReactorStatus::Continue {
+                return status;
+            }
+        }
+        // LIMIT: a host and a machine that always have something for each other.
+        cx.waker().wake_by_ref();
+        ReactorStatus::Continue
     }
 
     fn poll_outbound_many(
@@ -404,9 +436,9 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
         _cx: &mut Context<'_>,
         context: &mut ReactorContext<'_, Self::Codec>,
     ) -> Poll<Option<()>> {
-        match self.pull(context) {
-            Ok(true) => Poll::Ready(Some(())),
-            Ok(false) => Poll::Ready(None),
+        match self.settle(context) {
+            Ok(settled) if settled.sent || settled.told => Poll::Ready(Some(())),
+            Ok(_) => Poll::Ready(None),
             Err(error) => {
                 let _ = context.fail(error);
                 Poll::Ready(None)
@@ -415,15 +447,19 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
     }
 
     fn send_rest(&mut self, context: &mut ReactorContext<'_, Self::Codec>) -> bool {
-        self.pull(context).unwrap_or_else(|error| {
-            let _ = context.fail(error);
-            false
-        })
+        match self.settle(context) {
+            Ok(settled) => settled.sent,
+            Err(error) => {
+                let _ = context.fail(error);
+                false
+            }
+        }
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // What makes a machine want input again (a command, an action, room, time) passes through
-        // this reactor, so the host's waker is the only one that is needed.
+        // this reactor, and the connection asks again in the same wake, so the host's waker is the
+        // only one that is needed.
         let ready = self.host.poll_ready(cx);
         if self.machine.wants_input() {
             ready
@@ -432,8 +468,8 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
         }
     }
 
-    fn wants_outbound(&self) -> bool {
-        self.machine.wants_commands()
+    fn wants_outbound(&self, room: Room) -> bool {
+        self.error.is_none() && self.machine.wants_commands(room)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -446,8 +482,7 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
     }
 
     fn in_flight(&self) -> usize {
-        let machine = usize::from(!self.machine.is_idle() || self.stalled.is_some());
-        machine + self.host.in_flight()
+        usize::from(!self.machine.is_idle()) + self.host.in_flight()
     }
 
     fn input_policy(&self) -> InputPolicy {
@@ -478,6 +513,6 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
     }
 
     fn on_end(&mut self, reason: &CloseReason, stats: &ConnectionStats) {
-        self.host.on_end(reason, stats, self.error.as_ref());
+        self.host.on_end(reason, stats, self.error.as_deref());
     }
 }

@@ -1,6 +1,8 @@
 //! What a program does with the messages of one connection.
 
 use std::{
+    error::Error,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -40,8 +42,8 @@ pub trait MessageReactor: 'static {
 
     /// A message came through the channel: send it as none, one or several on the wire.
     ///
-    /// Called only while the send buffer has room. Most reactors have
-    /// `context.send(message)` here.
+    /// Called while [`wants_outbound`](Self::wants_outbound), which by default is while the send
+    /// buffer has room. Most reactors have `context.send(message)` here.
     ///
     /// # Errors
     /// An error says that this accepted message cannot be delivered. It is counted as unsent and
@@ -95,8 +97,11 @@ pub trait MessageReactor: 'static {
 
     /// Whether another message can be taken from the channel. While it is false they wait there,
     /// and their senders with them. Asked before each of them.
-    fn wants_outbound(&self) -> bool {
-        true
+    ///
+    /// By default, while the send buffer has `room`. A reactor that does not send them at once but
+    /// has bounded queues of its own takes them as those allow.
+    fn wants_outbound(&self, room: Room) -> bool {
+        !room.is_empty()
     }
 
     /// When [`on_deadline`](Self::on_deadline) is to be called. Asked after every wake.
@@ -207,6 +212,14 @@ impl SendLimits {
     }
 
     #[inline]
+    pub(crate) fn room(&self, buffer: &SendBuffer) -> Room {
+        Room {
+            bytes: self.bulk_bytes.saturating_sub(buffer.unsent_bytes()),
+            messages: self.bulk_messages.saturating_sub(buffer.unsent_messages()),
+        }
+    }
+
+    #[inline]
     pub(crate) fn has_control_room(&self, buffer: &SendBuffer) -> bool {
         buffer.unsent_bytes() < self.bulk_bytes.saturating_add(self.control_bytes)
     }
@@ -302,6 +315,15 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         ReactorStatus::Disconnect
     }
 
+    /// The protocol cannot go on: `error` becomes the reason for which the connection ends
+    /// ([`CloseReason::Protocol`]). A reactor returns the answer, after it has sent its last word.
+    #[cold]
+    pub fn fail_protocol(&mut self, error: Arc<dyn Error + Send + Sync>) -> ReactorStatus {
+        self.failure
+            .get_or_insert_with(|| Box::new(CloseReason::Protocol(error)));
+        ReactorStatus::Disconnect
+    }
+
     /// As [`send`](Self::send), and beyond the bulk limit out of the control reserve: for
     /// acknowledgements, credits, resets, and for the last word of a connection.
     ///
@@ -323,11 +345,13 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     /// What [`send`](Self::send) still takes. The last message may exceed it.
     #[inline]
     pub fn room(&self) -> Room {
-        Room {
-            bytes: (self.limits.bulk_bytes).saturating_sub(self.send_buffer.unsent_bytes()),
-            messages: (self.limits.bulk_messages)
-                .saturating_sub(self.send_buffer.unsent_messages()),
-        }
+        self.limits.room(self.send_buffer)
+    }
+
+    /// Whether [`send_control`](Self::send_control) takes another message.
+    #[inline]
+    pub fn has_control_room(&self) -> bool {
+        self.limits.has_control_room(self.send_buffer)
     }
 
     /// The codec. A change takes effect with the next message, either way.

@@ -620,7 +620,7 @@ impl MessageReactor for Loops {
         context.send(message)
     }
 
-    fn wants_outbound(&self) -> bool {
+    fn wants_outbound(&self, _room: protosocket::Room) -> bool {
         self.wants_outbound
     }
 }

@@ -350,7 +350,7 @@ where
         }
         // Accepted messages may still be on their way into the channel; a reactor that takes no
         // more of them leaves them to be counted.
-        let drained = self.outbound.is_empty() || !self.reactor.wants_outbound();
+        let drained = self.outbound.is_empty() || !self.wants_outbound();
         if self.phase == Phase::Closing && !progress && drained && self.is_flushed() {
             self.phase = match hands_over {
                 true => Phase::Ended,
@@ -671,12 +671,18 @@ where
         pulled
     }
 
+    fn wants_outbound(&self) -> bool {
+        let send = self.send.as_ref().expect(SEND);
+        let room = self.config.limits().send.room(send);
+        self.reactor.wants_outbound(room)
+    }
+
     fn pull_channel(&mut self, work: &mut Work) -> bool {
         let mut pulled = false;
         for _ in 0..MESSAGES_PER_WRITE {
             let limits = &self.config.limits().send;
             let send = self.send.as_mut().expect(SEND);
-            if !limits.has_room(send) || !self.reactor.wants_outbound() {
+            if !self.reactor.wants_outbound(limits.room(send)) {
                 break;
             }
             let Some(message) = self.outbound.try_next() else {
@@ -986,14 +992,16 @@ where
 
     /// Register for what may come from other tasks. Whether nothing has come meanwhile.
     fn park(&mut self, cx: &mut Context<'_>, work: &Work) -> bool {
-        let send = self.send.as_ref().expect(SEND);
         let pulls = self.phase == Phase::Open || self.phase == Phase::Closing;
-        // Without room there is something to write, and that wakes.
-        if pulls && self.config.limits().send.has_room(send) {
-            if !self.reactor.wants_outbound() {
+        if pulls {
+            let send = self.send.as_ref().expect(SEND);
+            if self.wants_outbound() {
+                if self.outbound.poll_ready(cx).is_ready() {
+                    return false;
+                }
+            } else if self.config.limits().send.has_room(send) {
+                // Without room there is something to write, and that wakes.
                 self.outbound.register(cx);
-            } else if self.outbound.poll_ready(cx).is_ready() {
-                return false;
             }
         }
         if self.phase == Phase::Open {
