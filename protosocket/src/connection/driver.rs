@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     CloseReason, ConnectionStats, Deadline, DecodeError, InputPolicy, MessageReactor, Operation,
-    ReactorContext, ReactorStatus, Receiver, SendBuffer, SendError, reactor::Outcome,
+    ReactorContext, ReactorStatus, Receiver, SendBuffer, SendError, SendLimits, reactor::Outcome,
 };
 
 /// Bytes that one poll reads before it lets other tasks run.
@@ -121,6 +121,8 @@ struct Work {
     paused: bool,
     /// A stream said `WouldBlock`, so nobody will wake this task.
     retry: bool,
+    /// The deadline of its own that the reactor was last told of in this poll.
+    told: Option<Instant>,
 }
 
 impl<S, R> Driver<S, R>
@@ -196,6 +198,7 @@ where
             dry: false,
             paused: false,
             retry: false,
+            told: None,
         };
         if self.send.is_none() {
             self.send = Some(memory::take_send_buffer());
@@ -334,6 +337,11 @@ where
         if self.phase == Phase::Open {
             self.finish_if_done(work);
         }
+        // What the reactor has done since may let it take input again, and then nobody else would
+        // tell: the waker that it was given belongs to this very poll.
+        if work.paused && !progress && self.phase == Phase::Open {
+            progress = !self.is_paused(cx);
+        }
         // A change of phase is progress: the next phase has not been polled.
         progress || self.phase != Phase::Open
     }
@@ -361,8 +369,7 @@ where
     }
 
     fn poll_shutting_down(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
-        let stream = Pin::new(&mut self.stream.stream);
-        match stream.poll_shutdown(cx) {
+        match Pin::new(&mut self.stream.stream).poll_shutdown(cx) {
             Poll::Ready(Ok(())) => {
                 let linger = match self.stream.lingers && !self.input_ended {
                     true => self.config.limits().linger_timeout,
@@ -432,26 +439,40 @@ where
     /// Decode messages and hand them to the reactor. Whether more input is what it takes to go
     /// on.
     fn decode(&mut self, cx: &mut Context<'_>, work: &mut Work, left: &mut usize) -> bool {
+        // An earlier look in this poll may have found what the reactor has remedied since.
+        work.paused = false;
+        loop {
+            if let Some(more) = self.decode_run(cx, work, left) {
+                return more;
+            }
+        }
+    }
+
+    /// As [`decode`](Self::decode), or `None` when the reactor has said more than `Continue`.
+    #[inline]
+    fn decode_run(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: &mut Work,
+        left: &mut usize,
+    ) -> Option<bool> {
         // The loop below is the hot path: it borrows what it needs once and leaves everything
         // that is not the next message to the code behind it.
         let limits = self.config.limits();
         let send = self.send.as_deref_mut().expect(SEND);
         let ended = self.input_ended;
         while *left > 0 && self.phase == Phase::Open {
-            let has_room = match self.reactor.input_policy() {
-                InputPolicy::Answering => limits.send.has_room(send),
-                InputPolicy::Multiplexing => limits.send.has_control_room(send),
-            };
+            let has_room = has_room_to_answer(self.reactor.input_policy(), &limits.send, send);
             if !has_room || self.reactor.poll_ready(cx).is_pending() {
                 work.paused = true;
-                return false;
+                return Some(false);
             }
             let scratch = &mut work.scratch;
             let limit = limits.max_message_size;
             let mut step = self.receive.decode(&mut self.codec, scratch, ended, limit);
             if ended && matches!(step, Step::Starved) {
                 if self.told_end_of_input {
-                    return false;
+                    return Some(false);
                 }
                 step = self.receive.decode_end(&mut self.codec, scratch);
             }
@@ -459,12 +480,12 @@ where
                 Step::Message(message) => message,
                 Step::Starved if ended => {
                     self.end_input(work.now);
-                    return false;
+                    return Some(false);
                 }
-                Step::Starved => return true,
+                Step::Starved => return Some(true),
                 Step::Failed(error) => {
                     self.on_decode_error(work.now, *error);
-                    return false;
+                    return Some(false);
                 }
             };
             *left -= 1;
@@ -474,10 +495,18 @@ where
             if status != ReactorStatus::Continue || context.has_outcome() {
                 let outcome = context.into_outcome();
                 self.obey(status, outcome);
-                return self.phase == Phase::Open && self.decode(cx, work, left);
+                return None;
             }
         }
-        false
+        Some(false)
+    }
+
+    /// Whether the reactor or the send buffer takes no more messages.
+    fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        let limits = &self.config.limits().send;
+        let send = self.send.as_deref().expect(SEND);
+        let has_room = has_room_to_answer(self.reactor.input_policy(), limits, send);
+        !has_room || self.reactor.poll_ready(cx).is_pending()
     }
 
     /// The last message has been delivered.
@@ -612,7 +641,8 @@ where
 
     /// Let the reactor drive what is its own, and tell it of its deadline.
     fn react(&mut self, cx: &mut Context<'_>, work: &mut Work) {
-        if self.reactor.deadline().is_some_and(|at| at <= work.now) {
+        if let Some(at) = self.reactor.deadline().filter(|at| *at <= work.now) {
+            work.told = Some(at);
             self.call(work.now, R::on_deadline);
         }
         if self.phase == Phase::Open {
@@ -981,10 +1011,12 @@ where
         }
         if open {
             consider(self.end_of_age, Due::Age);
-            // One that is past has been told in this poll; what keeps the reactor from acting on it
-            // (room, a future) will wake the task.
-            let deadline = self.reactor.deadline().filter(|at| *at > work.now);
-            consider(deadline, Due::Reactor);
+            // One that is past and was told in this poll need not be told again: what keeps the
+            // reactor from acting on it (room, a future) will wake the task. But one may have been
+            // set since, and be past already.
+            let deadline = self.reactor.deadline();
+            let untold = deadline.filter(|at| *at > work.now || work.told != Some(*at));
+            consider(untold, Due::Reactor);
         }
         consider(work.retry.then_some(work.now + RETRY), Due::Retry);
         next
@@ -1057,6 +1089,15 @@ enum Due {
     Age,
     Linger,
     Retry,
+}
+
+/// Whether there is room for what comes of another message.
+#[inline]
+fn has_room_to_answer(policy: InputPolicy, limits: &SendLimits, send: &SendBuffer) -> bool {
+    match policy {
+        InputPolicy::Answering => limits.has_room(send),
+        InputPolicy::Multiplexing => limits.has_control_room(send),
+    }
 }
 
 /// Why the send buffer can be expected to be there.
