@@ -1,0 +1,155 @@
+//! Runs a machine and its host without a connection: no I/O, no task, and a clock that is a
+//! variable.
+
+use std::{
+    io::IoSlice,
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use protosocket::{
+    Decoded, Decoder, Encoder, Host, HostContext, Input, Machine, Output, ReactorStatus, Rejected,
+    Room, SendBuffer,
+};
+
+/// One end of an exchange.
+pub(crate) struct Side<M: Machine, H> {
+    pub(crate) machine: M,
+    pub(crate) host: H,
+    pub(crate) now: Instant,
+    pub(crate) room: Room,
+    pub(crate) error: Option<M::Error>,
+    codec: M::Codec,
+    inbound: BytesMut,
+    outbound: SendBuffer,
+}
+
+impl<M: Machine, H: Host<M>> Side<M, H> {
+    pub(crate) fn new(machine: M, host: H, codec: M::Codec, now: Instant) -> Self {
+        let room = Room {
+            bytes: 64 * 1024,
+            messages: 64,
+        };
+        Self {
+            machine,
+            host,
+            now,
+            room,
+            error: None,
+            codec,
+            inbound: BytesMut::new(),
+            outbound: SendBuffer::new(),
+        }
+    }
+
+    /// Do something with the machine, and tell the host what came of it.
+    pub(crate) fn with<T>(&mut self, act: impl FnOnce(&mut M, Instant) -> T) -> T {
+        let outcome = act(&mut self.machine, self.now);
+        self.settle();
+        outcome
+    }
+
+    pub(crate) fn command(&mut self, command: M::Command) -> Result<(), Rejected<M::Command>> {
+        self.with(|machine, now| machine.handle_command(now, command))
+    }
+
+    /// The time passes, and the machine hears of its deadlines one by one.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(at) = self.machine.deadline().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            let handled = self.with(M::handle_timeout);
+            if self.note(handled).is_err() {
+                break;
+            }
+        }
+        self.now = until;
+    }
+
+    /// Bytes arrive. What is not decoded, because the machine wants no input, is kept.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+        self.inbound.extend_from_slice(bytes);
+        self.resume();
+    }
+
+    /// Decode what has been kept, for as long as the machine wants input.
+    pub(crate) fn resume(&mut self) {
+        while self.error.is_none() && self.machine.wants_input() {
+            self.machine.configure_codec(&mut self.codec);
+            let decoded = self
+                .codec
+                .decode(&mut Input::from_buffer(&mut self.inbound));
+            match decoded {
+                Ok(Decoded::Message(message)) => {
+                    let handled = self.with(|machine, now| machine.handle_inbound(now, message));
+                    let _ = self.note(handled);
+                }
+                Ok(Decoded::Need(_)) => return,
+                Ok(Decoded::Skip(_)) => panic!("these codecs skip nothing"),
+                Err(error) => {
+                    self.with(|machine, now| machine.handle_decode_error(now, &error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Pull the next message, without encoding it.
+    pub(crate) fn output(&mut self) -> Option<Output<<M::Codec as Encoder>::Message>> {
+        let room = self.room;
+        self.with(|machine, now| machine.poll_output(now, room))
+    }
+
+    /// Pull what the machine has, and take up to `most` bytes of it off the send buffer.
+    pub(crate) fn send(&mut self, most: usize) -> Bytes {
+        while self.outbound.unsent_bytes() < most {
+            let Some(Output::Bulk(message) | Output::Control(message)) = self.output() else {
+                break;
+            };
+            self.machine.configure_codec(&mut self.codec);
+            (self.outbound)
+                .encode(&mut self.codec, message)
+                .expect("a machine's messages can be encoded");
+        }
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = self.outbound.io_slices(&mut slices);
+        let bytes = slices[..filled].iter().flat_map(|slice| slice.iter());
+        let taken: Bytes = bytes.copied().take(most).collect();
+        self.outbound.advance(taken.len());
+        taken
+    }
+
+    /// Whether the machine wants the connection to go on, and has not failed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.error.is_none() && self.machine.status() == ReactorStatus::Continue
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut context = HostContext::new(&mut self.machine, self.now);
+            self.host
+                .poll(&mut Context::from_waker(Waker::noop()), &mut context);
+            if let Some(event) = self.machine.poll_event() {
+                let mut context = HostContext::new(&mut self.machine, self.now);
+                self.host.on_event(&mut context, event);
+            } else if let Some((id, action)) = self.machine.poll_action() {
+                let mut context = HostContext::new(&mut self.machine, self.now);
+                self.host.on_action(&mut context, id, action);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, handled: Result<(), M::Error>) -> Result<(), ()> {
+        handled.map_err(|error| self.error = Some(error))
+    }
+}
+
+/// Encode one message alone.
+pub(crate) fn encoded<E: Encoder>(encoder: &mut E, message: E::Message) -> Bytes {
+    let mut buffer = SendBuffer::new();
+    buffer.encode(encoder, message).expect("it can be encoded");
+    Bytes::from(buffer.contiguous().clone())
+}

@@ -1,0 +1,63 @@
+//! A peer that a test plays by hand, message by message, on the other end of a stream.
+
+use std::io::IoSlice;
+
+use bytes::BytesMut;
+use protosocket::{Codec, Decoded, Decoder, Encoder, Input, SendBuffer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The test's end of a stream, and the bytes of it that no message has claimed.
+pub(crate) struct Scripted<S, C> {
+    pub(crate) stream: S,
+    pub(crate) codec: C,
+    pub(crate) unread: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, C: Codec> Scripted<S, C> {
+    pub(crate) fn new(stream: S, codec: C) -> Self {
+        Self {
+            stream,
+            codec,
+            unread: BytesMut::new(),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, message: <C as Encoder>::Message) {
+        let mut buffer = SendBuffer::new();
+        buffer
+            .encode(&mut self.codec, message)
+            .expect("a test sends what can be encoded");
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = buffer.io_slices(&mut slices);
+        for slice in &slices[..filled] {
+            self.stream.write_all(slice).await.expect("the peer reads");
+        }
+    }
+
+    /// The next message, or `None` when the peer has finished in order.
+    pub(crate) async fn receive(&mut self) -> Option<<C as Decoder>::Message> {
+        loop {
+            let decoded = self
+                .codec
+                .decode(&mut Input::from_buffer(&mut self.unread))
+                .expect("the peer keeps to the protocol");
+            if let Decoded::Message(message) = decoded {
+                return Some(message);
+            }
+            let count = self.stream.read_buf(&mut self.unread).await;
+            if count.expect("the peer does not reset") == 0 {
+                assert!(self.unread.is_empty(), "the peer ended inside a message");
+                return None;
+            }
+        }
+    }
+
+    /// Everything up to the end.
+    pub(crate) async fn rest(&mut self) -> Vec<<C as Decoder>::Message> {
+        let mut rest = Vec::new();
+        while let Some(message) = self.receive().await {
+            rest.push(message);
+        }
+        rest
+    }
+}
