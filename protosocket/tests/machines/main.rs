@@ -12,4 +12,6 @@ mod hosts;
 mod mux;
 mod mux_connection;
 mod mux_pure;
+mod relay;
+mod relay_tests;
 mod toy;
