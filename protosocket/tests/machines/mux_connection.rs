@@ -287,13 +287,15 @@ async fn a_stream_that_is_open_keeps_the_connection_from_being_idle() {
     // Long past the idle timeout; each ping is answered.
     let started = Instant::now();
     while started.elapsed() < IDLE * 2 {
-        if peer.receive().await.expect("it is not idle") == Frame::Ping {
+        let frame = tokio::time::timeout(2 * IDLE, peer.receive()).await;
+        if frame.expect("it is asked").expect("it is not idle") == Frame::Ping {
             peer.send(Frame::Pong).await;
         }
     }
     peer.send(Frame::Cancel { stream: 1 }).await;
     let idle_since = Instant::now();
-    assert_eq!(peer.receive().await, None);
+    let end = tokio::time::timeout(2 * IDLE, peer.receive()).await;
+    assert_eq!(end, Ok(None));
     let idle = idle_since.elapsed();
     assert!(idle >= IDLE && idle < IDLE + Duration::from_secs(1));
     assert_eq!(
@@ -307,7 +309,9 @@ async fn a_peer_that_stays_silent_is_asked_and_given_up_with_a_last_word() {
     let (mut peer, server, log) = serve(Service::Echo, 64);
     let started = Instant::now();
     peer.send(open(1)).await;
-    let frames = peer.rest().await;
+    let frames = tokio::time::timeout(IDLE, peer.rest())
+        .await
+        .expect("it is given up");
     let amount = 64;
     assert_eq!(
         frames,
@@ -361,8 +365,9 @@ async fn answers_to_control_beyond_the_reserve_pause_the_input_and_none_is_lost(
     let (mut peer, server, _) = serve(Service::Echo, 64);
     let mut pings = encoded(&mut Frames, Frame::Ping).repeat(20_000);
     let all = pings.len();
-    while let Ok(written) =
-        tokio::time::timeout(Duration::from_millis(1), peer.stream.write(&pings)).await
+    while !pings.is_empty()
+        && let Ok(written) =
+            tokio::time::timeout(Duration::from_millis(1), peer.stream.write(&pings)).await
     {
         pings.drain(..written.unwrap());
     }
