@@ -120,8 +120,8 @@ pub trait Machine: 'static {
     /// Whether nothing is under way, so that the connection counts as idle and may end.
     fn is_idle(&self) -> bool;
 
-    /// Whether the machine wants to go on. Anything but `Continue` takes effect when
-    /// [`poll_output`](Self::poll_output) has nothing left.
+    /// Whether the machine wants to go on. An `Abort` takes effect at once, everything else when
+    /// what [`poll_output`](Self::poll_output) still has is sent.
     fn status(&self) -> ReactorStatus {
         ReactorStatus::Continue
     }
@@ -421,14 +421,15 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
                 Err(error) => return context.fail(error),
             };
             let status = self.machine.status();
+            let goes_on = matches!(status, ReactorStatus::Continue | ReactorStatus::Finish);
             // What the host has heard since it was polled may have made something to be polled.
-            if !told || status != ReactorStatus::Continue {
+            if !told || !goes_on {
                 return status;
             }
         }
         // LIMIT: a host and a machine that always have something for each other.
         cx.waker().wake_by_ref();
-        ReactorStatus::Continue
+        self.machine.status()
     }
 
     fn poll_outbound_many(

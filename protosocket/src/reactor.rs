@@ -165,6 +165,10 @@ pub trait MessageReactor: 'static {
 pub enum ReactorStatus {
     /// Go on.
     Continue,
+    /// Send everything that has been accepted, then end the output, and go on reading: the request
+    /// is complete, the answer is still to come. The connection ends when the input has ended too.
+    /// What is sent after this is refused.
+    Finish,
     /// Read no more; send everything that has been accepted, and end in order.
     Disconnect,
     /// Read no more; send everything that has been accepted, then give up the stream, the bytes
@@ -204,6 +208,14 @@ impl SendLimits {
         bulk_bytes: 1024 * 1024,
         bulk_messages: 4096,
         control_bytes: 64 * 1024,
+    };
+
+    /// What may be sent once the output has been finished.
+    #[cfg(feature = "tokio")]
+    pub(crate) const NOTHING: Self = Self {
+        bulk_bytes: 0,
+        bulk_messages: 0,
+        control_bytes: 0,
     };
 
     #[inline]

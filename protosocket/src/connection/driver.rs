@@ -59,6 +59,7 @@ pub(super) struct Driver<S, R: MessageReactor> {
     /// `None` while there is nothing to send: idle connections hold no buffer.
     send: Option<Box<SendBuffer>>,
     phase: Phase,
+    output: Output,
     /// Why the connection is ending, from the moment at which that is decided.
     reason: Option<Box<CloseReason>>,
     drain: Option<Drain>,
@@ -96,6 +97,16 @@ enum Phase {
     Lingering(Instant),
     /// Nothing is left to do.
     Ended,
+}
+
+/// The direction to the peer, while the connection is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Open,
+    /// The reactor has sent its last message. It is on its way, and the end of the stream behind it.
+    Finishing,
+    /// The peer has been told that nothing more comes.
+    Finished,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -155,6 +166,7 @@ where
             receive: ReceiveBuffer::default(),
             send: None,
             phase: Phase::Open,
+            output: Output::Open,
             reason: None,
             drain: None,
             end_of_age: config.end_of_age(now),
@@ -334,6 +346,9 @@ where
             progress |= self.pull(cx, work);
         }
         progress |= self.write(cx, work);
+        if self.phase == Phase::Open && self.output == Output::Finishing && !progress {
+            progress = self.finish_output(cx, work);
+        }
         if self.phase == Phase::Open {
             self.finish_if_done(work);
         }
@@ -369,7 +384,11 @@ where
     }
 
     fn poll_shutting_down(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
-        match Pin::new(&mut self.stream.stream).poll_shutdown(cx) {
+        let shut_down = match self.output {
+            Output::Finished => Poll::Ready(Ok(())),
+            _ => Pin::new(&mut self.stream.stream).poll_shutdown(cx),
+        };
+        match shut_down {
             Poll::Ready(Ok(())) => {
                 let linger = match self.stream.lingers && !self.input_ended {
                     true => self.config.limits().linger_timeout,
@@ -460,6 +479,10 @@ where
         // that is not the next message to the code behind it.
         let limits = self.config.limits();
         let send = self.send.as_deref_mut().expect(SEND);
+        let send_limits = match self.output {
+            Output::Finished => &SendLimits::NOTHING,
+            _ => &limits.send,
+        };
         let ended = self.input_ended;
         while *left > 0 && self.phase == Phase::Open {
             let has_room = has_room_to_answer(self.reactor.input_policy(), &limits.send, send);
@@ -490,7 +513,7 @@ where
             };
             *left -= 1;
             self.stats.messages_in += 1;
-            let mut context = ReactorContext::new(&mut self.codec, send, &limits.send, work.now);
+            let mut context = ReactorContext::new(&mut self.codec, send, send_limits, work.now);
             let status = self.reactor.on_inbound_message(&mut context, message);
             if status != ReactorStatus::Continue || context.has_outcome() {
                 let outcome = context.into_outcome();
@@ -657,7 +680,10 @@ where
         now: Instant,
         call: impl FnOnce(&mut R, &mut ReactorContext<'_, R::Codec>) -> ReactorStatus,
     ) {
-        let limits = &self.config.limits().send;
+        let limits = match self.output {
+            Output::Finished => &SendLimits::NOTHING,
+            _ => &self.config.limits().send,
+        };
         let send = self.send.as_mut().expect(SEND);
         let mut context = ReactorContext::new(&mut self.codec, send, limits, now);
         let status = call(&mut self.reactor, &mut context);
@@ -677,6 +703,12 @@ where
             (_, ReactorStatus::Abort) => self.abort(CloseReason::Aborted),
             (Some(failure), _) => self.close(*failure),
             (None, ReactorStatus::Disconnect) => self.close(CloseReason::Disconnect),
+            (None, ReactorStatus::Finish) if self.output == Output::Open => {
+                tracing::debug!("finishing the output");
+                self.outbound.close();
+                self.output = Output::Finishing;
+            }
+            (None, ReactorStatus::Finish) => {}
             (None, ReactorStatus::Handover) => self.close(CloseReason::Handover),
             (None, ReactorStatus::Continue) => {}
         }
@@ -686,6 +718,10 @@ where
 
     /// Pull messages from the channel and the reactor while there is room for them.
     fn pull(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        if self.output == Output::Finished {
+            self.producer_done = true;
+            return false;
+        }
         if self.phase == Phase::Closing {
             return self.pull_channel(work) | self.pull_rest(work);
         }
@@ -702,6 +738,9 @@ where
     }
 
     fn wants_outbound(&self) -> bool {
+        if self.output == Output::Finished {
+            return false;
+        }
         let send = self.send.as_ref().expect(SEND);
         let room = self.config.limits().send.room(send);
         self.reactor.wants_outbound(room)
@@ -851,6 +890,32 @@ where
         }
     }
 
+    /// End the output behind the last message, when that is written. Whether it is done.
+    fn finish_output(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        let drained = self.outbound.is_empty() || !self.wants_outbound();
+        if !drained || !self.is_flushed() {
+            return false;
+        }
+        match Pin::new(&mut self.stream.stream).poll_shutdown(cx) {
+            Poll::Ready(Ok(())) => {
+                self.output = Output::Finished;
+                true
+            }
+            Poll::Ready(Err(error)) => match transient(&error) {
+                Some(Transient::Interrupted) => self.spend_io(work),
+                Some(Transient::WouldBlock) => {
+                    work.retry = true;
+                    false
+                }
+                None => {
+                    self.fail_io(Operation::Shutdown, error);
+                    true
+                }
+            },
+            Poll::Pending => false,
+        }
+    }
+
     fn is_flushed(&self) -> bool {
         !self.unflushed && self.send.as_ref().is_none_or(|send| send.is_empty())
     }
@@ -862,7 +927,7 @@ where
         self.is_flushed()
             && self.producer_done
             && self.reactor.in_flight() == 0
-            && self.outbound.is_finished()
+            && (self.outbound.is_finished() || self.output == Output::Finished)
     }
 
     fn finish_if_done(&mut self, work: &Work) {
@@ -870,7 +935,7 @@ where
         let by_drain = self.drain.is_some()
             && (work.dry || self.input_ended)
             && !self.receive.has_partial(&work.scratch);
-        let by_senders = self.config.role() == Role::Client;
+        let by_senders = self.config.role() == Role::Client && self.outbound.is_finished();
         if !(by_end_of_input || by_drain || by_senders) || !self.is_quiet() {
             return;
         }
@@ -987,7 +1052,7 @@ where
             reading: open && !self.input_ended && !work.paused,
             paused: open && !self.input_ended && work.paused,
             partial,
-            unsent: !lingering && (!open || !self.is_flushed()),
+            unsent: !lingering && (!open || !self.is_flushed() || self.output == Output::Finishing),
             idle: open
                 && !partial
                 && self.is_flushed()

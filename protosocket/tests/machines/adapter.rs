@@ -8,8 +8,8 @@ use std::{
 };
 
 use protosocket::{
-    Blame, CloseReason, Connection, ConnectionConfig, ConnectionEnd, Limits, MachineReactor,
-    Output, ReactorStatus, SendLimits, Sender, channel,
+    Blame, CloseReason, Connection, ConnectionConfig, ConnectionEnd, Deadline, Limits,
+    MachineReactor, Output, ReactorStatus, SendLimits, Sender, channel,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
@@ -17,7 +17,10 @@ use tokio::{
     task::{JoinHandle, yield_now},
 };
 
-use crate::toy::{Act, Broken, Notes, Toy, ToyHost, Versioned};
+use crate::{
+    scripted::within,
+    toy::{Act, Broken, Notes, Toy, ToyHost, Versioned},
+};
 
 type End = ConnectionEnd<DuplexStream, MachineReactor<Toy, ToyHost>>;
 
@@ -69,16 +72,14 @@ impl Setup {
     }
 
     async fn end(self) -> End {
-        let end = tokio::time::timeout(Duration::from_secs(1), self.connection).await;
-        end.expect("nothing is left to wait for")
-            .expect("it does not panic")
+        within(self.connection).await.expect("it does not panic")
     }
 
     async fn read_all(&mut self) -> String {
         let mut text = String::new();
-        let read =
-            tokio::time::timeout(Duration::from_secs(1), self.peer.read_to_string(&mut text));
-        read.await.expect("the connection ends").expect("in order");
+        within(self.peer.read_to_string(&mut text))
+            .await
+            .expect("in order");
         text
     }
 }
@@ -245,6 +246,23 @@ async fn input_that_is_wanted_again_is_decoded_in_the_same_wake() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_message_runs_again_when_input_is_wanted_again() {
+    let (tell, host) = host_told(|toy, _| toy.wants_input = true);
+    let mut toy = Toy::new();
+    toy.wants_input = false;
+    let mut setup = start(toy, host);
+    setup.peer.write_all(b"a\r\nhalf").await.unwrap();
+    setup.settle().await;
+    tell.send(()).unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(300), setup.connection).await;
+    let end = end.expect("a deadline ends it").unwrap();
+    assert!(matches!(
+        end.reason,
+        CloseReason::Deadline(Deadline::Message)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_that_is_past_when_it_is_set_is_told() {
     let (tell, host) = host_told(|toy, now| toy.deadline = Some(now));
     let setup = start(Toy::new(), host);
@@ -267,8 +285,7 @@ async fn the_last_sender_is_missed_although_no_command_is_wanted() {
         ..
     } = setup;
     drop(sender);
-    let end = tokio::time::timeout(Duration::from_secs(1), connection).await;
-    let end = end.expect("it is told").unwrap();
+    let end = within(connection).await.unwrap();
     assert!(matches!(end.reason, CloseReason::NoSenders));
     drop(peer);
 }
@@ -312,4 +329,56 @@ async fn the_codec_hears_of_every_change_before_a_message_is_encoded() {
     assert_eq!(versions.len(), 12, "{text}");
     assert!(versions.windows(2).all(|pair| pair[0] < pair[1]), "{text}");
     assert_eq!((versions[0], versions[11]), (1, 13), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_is_finished_leaves_the_input_open() {
+    let toy = Toy::new().on_inbound(|toy, line| {
+        match line {
+            "finish" => {
+                (0..20).for_each(|index| toy.control(format!("line {index}")));
+                toy.status = ReactorStatus::Finish;
+            }
+            // An answer that comes too late is refused, and the connection goes on.
+            _ => toy.control("too late"),
+        }
+        toy.events.push_back("inbound");
+        Ok(())
+    });
+    let mut setup = start(toy, ToyHost::new());
+    setup.peer.write_all(b"finish\r\n").await.unwrap();
+    assert_eq!(setup.read_all().await, lines(20));
+    assert!(setup.sender.try_send(Box::new(|_| {})).is_err());
+    setup.peer.write_all(b"more\r\nand more\r\n").await.unwrap();
+    setup.settle().await;
+    assert_eq!(setup.notes.all(), ["inbound", "inbound", "inbound"]);
+    assert!(!setup.connection.is_finished());
+    setup.peer.shutdown().await.unwrap();
+    // A sender that is still held can send nothing, so nobody waits for it.
+    setup.settle().await;
+    assert!(setup.connection.is_finished());
+    let end = setup.end().await;
+    assert!(matches!(end.reason, CloseReason::EndOfInput));
+    assert_eq!((end.stats.messages_out, end.stats.unsent), (20, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_before_the_output_is_finished_is_sent() {
+    let mut toy = Toy::new();
+    toy.wants_commands = false;
+    let (tell, host) = host_told(|toy, _| {
+        toy.wants_commands = true;
+        toy.status = ReactorStatus::Finish;
+    });
+    let mut setup = start(toy, host);
+    for _ in 0..3 {
+        let sent = (setup.sender).try_send(Box::new(|toy| toy.control("accepted")));
+        assert!(sent.is_ok());
+    }
+    setup.settle().await;
+    tell.send(()).unwrap();
+    assert_eq!(setup.read_all().await, "accepted\r\n".repeat(3));
+    drop(setup.peer);
+    let end = within(setup.connection).await.unwrap();
+    assert!(matches!(end.reason, CloseReason::EndOfInput));
 }
