@@ -1,6 +1,6 @@
 //! A peer that a test plays by hand, message by message, on the other end of a stream.
 
-use std::io::IoSlice;
+use std::{future::Future, io::IoSlice, time::Duration};
 
 use bytes::BytesMut;
 use protosocket::{Codec, Decoded, Decoder, Encoder, Input, SendBuffer};
@@ -60,4 +60,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Codec> Scripted<S, C> {
         }
         rest
     }
+}
+
+/// Wait for what needs no time. On a paused clock, which moves only when nothing else can, this
+/// fails when somebody was not woken.
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    let done = tokio::time::timeout(Duration::from_secs(1), future).await;
+    done.expect("somebody was not woken")
 }

@@ -18,7 +18,7 @@ use crate::{
     hosts::{Client, Log, Server, Service},
     mux::{Command, Config, Event, Mux, MuxError, Role},
     pure::encoded,
-    scripted::Scripted,
+    scripted::{Scripted, within},
 };
 
 /// The idle timeout of `Limits::server`.
@@ -62,12 +62,6 @@ impl<H: Host<Mux, Message = Command> + Send> Running<H> {
         drop(self.sender);
         within(self.connection).await.expect("it does not panic")
     }
-}
-
-/// What takes longer than this has been forgotten: the clock moves only when nothing else does.
-async fn within<F: Future>(future: F) -> F::Output {
-    let done = tokio::time::timeout(Duration::from_secs(1), future).await;
-    done.expect("somebody was not woken")
 }
 
 /// Little room for bulk, some for control.

@@ -20,7 +20,7 @@ use crate::{
     frames::{Frame, Frames},
     pure::{Side, encoded},
     relay::{Command, Dialer, Event, Open, QUEUED, Relay, RelayError},
-    scripted::Scripted,
+    scripted::{Scripted, within},
 };
 
 type End<S> = ConnectionEnd<S, MachineReactor<Relay, Dialer>>;
@@ -139,11 +139,6 @@ fn over_pipes(
         start(stream, tunnel, dialer),
         far,
     )
-}
-
-async fn within<F: Future>(future: F) -> F::Output {
-    let done = tokio::time::timeout(Duration::from_secs(1), future).await;
-    done.expect("somebody was not woken")
 }
 
 fn noise(size: usize) -> Bytes {
