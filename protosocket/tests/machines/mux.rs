@@ -152,10 +152,6 @@ impl Mux {
         }
     }
 
-    pub(crate) fn open_streams(&self) -> usize {
-        self.streams.len()
-    }
-
     fn on_open(&mut self, stream: u32, credit: u32) -> Result<(), MuxError> {
         if self.role == Role::Client || stream <= self.highest {
             return Err(MuxError::Open(stream));
