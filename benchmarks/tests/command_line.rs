@@ -148,6 +148,10 @@ fn a_server_ends_when_its_parent_is_gone() {
             server.wait().expect("our own child");
             break None;
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "std has no wait for a child with a deadline"
+        )]
         thread::sleep(Duration::from_millis(5));
     };
     assert!(status.is_some_and(|status| status.success()), "{status:?}");
