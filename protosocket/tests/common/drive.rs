@@ -1,0 +1,279 @@
+//! Polls a connection when, and only when, it was woken.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use protosocket::{
+    Codec, Connection, ConnectionConfig, ConnectionEnd, ConnectionHandle, Limits, ManualClock,
+    MessageReactor, Receiver, SendLimits, Sender, channel,
+};
+
+use super::{
+    observer::Recorder,
+    probe::{Answer, Inbound, Knobs, Outbound, Probe},
+    stream::{Peer, Stream, stream},
+};
+
+/// More polls than any connection here needs between two events: it spins.
+const MANY_POLLS: usize = 20_000;
+
+/// A connection over a scripted stream, on a clock that stands still, polled only when woken.
+///
+/// Nothing happens by itself, so what does not happen after [`settle`](Self::settle) would never
+/// have happened: a lost wake is a failed assertion, and so is one that is not needed.
+pub(crate) struct Driven<R: MessageReactor> {
+    connection: Connection<Stream, R>,
+    end: Option<ConnectionEnd<Stream, R>>,
+    flag: Arc<Flag>,
+    polls: usize,
+    pub(crate) peer: Peer,
+    pub(crate) clock: ManualClock,
+    pub(crate) observer: Arc<Recorder>,
+    pub(crate) handle: ConnectionHandle,
+}
+
+#[derive(Debug, Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl<R: MessageReactor> Driven<R> {
+    /// Poll for as long as it is woken.
+    #[track_caller]
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..MANY_POLLS {
+            if !self.is_woken() || self.end.is_some() {
+                return;
+            }
+            self.poll_once();
+        }
+        panic!("the connection keeps waking itself: {:?}", self.connection);
+    }
+
+    /// Poll, whether it was woken or not.
+    pub(crate) fn poll_once(&mut self) {
+        self.flag.0.store(false, Ordering::SeqCst);
+        self.polls += 1;
+        let waker = Waker::from(self.flag.clone());
+        let polled = Pin::new(&mut self.connection).poll(&mut Context::from_waker(&waker));
+        if let Poll::Ready(end) = polled {
+            self.end = Some(end);
+        }
+    }
+
+    /// Whether it asks to be polled.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.flag.0.load(Ordering::SeqCst)
+    }
+
+    /// How often it has been polled.
+    pub(crate) fn polls(&self) -> usize {
+        self.polls
+    }
+
+    /// Move the time forward, and poll if that wakes it.
+    #[track_caller]
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.clock.advance(by);
+        self.settle();
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub(crate) fn connection(&self) -> &Connection<Stream, R> {
+        &self.connection
+    }
+
+    /// Settle, and expect that it has ended: once, as far as its observer knows, and with every
+    /// byte and message reported.
+    #[track_caller]
+    pub(crate) fn finish(&mut self) -> ConnectionEnd<Stream, R> {
+        self.settle();
+        let Some(end) = self.end.take() else {
+            panic!("it has not ended and waits: {:?}", self.connection);
+        };
+        assert_eq!(self.observer.closed(), [end.reason.name()]);
+        assert_eq!(self.observer.traffic(), end.stats);
+        assert!(self.handle.is_ended());
+        end
+    }
+
+    /// Settle, and name the reason for which it ended.
+    #[track_caller]
+    pub(crate) fn reason(&mut self) -> &'static str {
+        self.finish().reason.name()
+    }
+
+    /// Drop it.
+    pub(crate) fn into_observer(self) -> Arc<Recorder> {
+        self.observer.clone()
+    }
+}
+
+/// How to make a [`Driven`] connection. The fields are set before [`open`](Self::open).
+pub(crate) struct Setup {
+    pub(crate) limits: Limits,
+    pub(crate) client: bool,
+    /// What the channel holds.
+    pub(crate) capacity: usize,
+    pub(crate) unread: Bytes,
+    pub(crate) peer: Peer,
+    pub(crate) clock: ManualClock,
+    pub(crate) stream: Stream,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let (stream, peer) = stream();
+        Self {
+            limits: Limits::server(),
+            client: false,
+            capacity: 1024,
+            unread: Bytes::new(),
+            peer,
+            clock: ManualClock::new(),
+            stream,
+        }
+    }
+}
+
+impl Setup {
+    /// One whose send buffer is full from `bulk` bytes on, with half as much for control.
+    pub(crate) fn bulk(bulk: usize) -> Self {
+        Self {
+            limits: Limits::server().send_limits(SendLimits {
+                bulk_bytes: bulk,
+                control_bytes: bulk / 2,
+                ..SendLimits::DEFAULT
+            }),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn client() -> Self {
+        Self {
+            client: true,
+            limits: Limits::client(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn limits(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// A connection with a reactor that answers as told.
+    pub(crate) fn open<C: Codec + 'static>(self, codec: C, answer: Answer<C>) -> Opened<C>
+    where
+        Inbound<C>: Clone,
+    {
+        let (probe, knobs) = Probe::new(answer);
+        let (sender, receiver) = channel(self.capacity);
+        Opened {
+            peer: self.peer.clone(),
+            connection: self.drive(codec, probe, receiver),
+            knobs,
+            sender: Some(sender),
+        }
+    }
+
+    /// A connection with any reactor.
+    pub(crate) fn drive<R: MessageReactor>(
+        self,
+        codec: R::Codec,
+        reactor: R,
+        receiver: Receiver<R::LogicalOutbound>,
+    ) -> Driven<R> {
+        let config = match self.client {
+            true => ConnectionConfig::client(self.limits),
+            false => ConnectionConfig::server(self.limits),
+        };
+        let observer = Arc::new(Recorder::default());
+        let config = config
+            .expect("these limits are valid")
+            .with_clock(Arc::new(self.clock.clone()))
+            .with_observer(observer.clone());
+        let mut connection = Connection::over(self.stream, codec, reactor, receiver, &config);
+        if !self.unread.is_empty() {
+            connection = connection.with_unread(BytesMut::from(&self.unread[..]));
+        }
+        Driven {
+            handle: connection.handle(),
+            connection,
+            end: None,
+            // A task that was just spawned is polled.
+            flag: Arc::new(Flag(AtomicBool::new(true))),
+            polls: 0,
+            peer: self.peer,
+            clock: self.clock,
+            observer,
+        }
+    }
+}
+
+/// A connection with a [`Probe`], and everything that reaches into it.
+pub(crate) struct Opened<C: Codec + 'static>
+where
+    Inbound<C>: Clone,
+{
+    pub(crate) connection: Driven<Probe<C>>,
+    pub(crate) peer: Peer,
+    pub(crate) knobs: Knobs<C>,
+    pub(crate) sender: Option<Sender<Outbound<C>>>,
+}
+
+impl<C: Codec + 'static> Opened<C>
+where
+    Inbound<C>: Clone,
+{
+    pub(crate) fn sender(&self) -> &Sender<Outbound<C>> {
+        self.sender.as_ref().expect("it has not been dropped")
+    }
+
+    /// Send through the channel, which has room.
+    #[track_caller]
+    pub(crate) fn send(&self, message: Outbound<C>) {
+        assert!(self.sender().try_send(message).is_ok());
+    }
+
+    /// Let the last sender go.
+    pub(crate) fn drop_sender(&mut self) {
+        self.sender = None;
+    }
+
+    #[track_caller]
+    pub(crate) fn settle(&mut self) {
+        self.connection.settle();
+    }
+
+    /// As [`Driven::finish`]; the reactor must have been told the same, once.
+    #[track_caller]
+    pub(crate) fn finish(&mut self) -> ConnectionEnd<Stream, Probe<C>> {
+        let end = self.connection.finish();
+        assert_eq!(self.knobs.lock().ends, [(end.reason.name(), end.stats)]);
+        end
+    }
+
+    #[track_caller]
+    pub(crate) fn reason(&mut self) -> &'static str {
+        self.finish().reason.name()
+    }
+}

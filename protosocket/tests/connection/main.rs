@@ -1,0 +1,7 @@
+//! What a connection promises, over a stream whose every readiness is scripted, on a clock that
+//! stands still; and over sockets where the kernel has a say.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod closing;
