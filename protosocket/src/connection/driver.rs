@@ -345,7 +345,9 @@ where
         if self.phase == Phase::Open {
             progress |= self.pull(cx, work);
         }
-        progress |= self.write(cx, work);
+        if self.phase != Phase::Ended {
+            progress |= self.write(cx, work);
+        }
         if self.phase == Phase::Open && self.output == Output::Finishing && !progress {
             progress = self.finish_output(cx, work);
         }

@@ -592,6 +592,25 @@ fn what_is_alive_can_be_looked_at() {
     assert!(debug.contains("phase: Open"), "{debug}");
 }
 
+#[test]
+fn an_abort_says_nothing_more() {
+    let answer: Answer<LinesCodec> = Box::new(|context, message| {
+        assert!(context.send(message).is_ok());
+        ReactorStatus::Abort
+    });
+    let mut server = Setup::default().open(LinesCodec::new(), answer);
+    server.peer.fail_write(io::ErrorKind::BrokenPipe);
+    server.peer.send("a\n");
+    let end = server.finish();
+    assert!(
+        matches!(end.reason, CloseReason::Aborted),
+        "{:?}",
+        end.reason
+    );
+    assert_eq!(end.stats.unsent, 1);
+    assert_eq!(server.peer.log(), [Event::Abort, Event::Drop]);
+}
+
 fn noop() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
