@@ -609,6 +609,7 @@ where
             Poll::Ready(Err(error)) => match transient(&error) {
                 Some(Transient::Interrupted) => self.read(cx, work, limit),
                 Some(Transient::WouldBlock) => {
+                    work.dry = true;
                     work.retry = true;
                     false
                 }

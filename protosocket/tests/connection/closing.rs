@@ -611,6 +611,17 @@ fn an_abort_says_nothing_more() {
     assert_eq!(server.peer.log(), [Event::Abort, Event::Drop]);
 }
 
+#[test]
+fn a_drain_ends_on_a_stream_that_would_block() {
+    let mut server = lines(Setup::default());
+    server.drop_sender();
+    server.settle();
+    let deadline = server.connection.clock.now() + Duration::from_secs(5);
+    server.peer.fail_read(io::ErrorKind::WouldBlock);
+    server.connection.handle.drain(deadline);
+    assert_eq!(server.reason(), "drained");
+}
+
 fn noop() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
