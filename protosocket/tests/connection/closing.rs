@@ -622,6 +622,46 @@ fn a_drain_ends_on_a_stream_that_would_block() {
     assert_eq!(server.reason(), "drained");
 }
 
+#[test]
+fn c14_a_reactor_that_panics_again_when_it_is_asked_harms_nobody() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static ENDS: AtomicUsize = AtomicUsize::new(0);
+    struct Broken;
+    impl protosocket::MessageReactor for Broken {
+        type Codec = Framed;
+        type Inbound = Bytes;
+        type Outbound = Bytes;
+        type LogicalOutbound = Bytes;
+        fn on_inbound_message(
+            &mut self,
+            _: &mut protosocket::ReactorContext<'_, Framed>,
+            _: Bytes,
+        ) -> ReactorStatus {
+            panic!("in reactor")
+        }
+        fn on_outbound_message(
+            &mut self,
+            context: &mut protosocket::ReactorContext<'_, Framed>,
+            message: Bytes,
+        ) -> Result<(), protosocket::SendError<Bytes>> {
+            context.send(message)
+        }
+        fn in_flight(&self) -> usize {
+            // As with a mutex that the first panic has poisoned.
+            panic!("in in_flight")
+        }
+        fn on_end(&mut self, _: &CloseReason, _: &protosocket::ConnectionStats) {
+            ENDS.fetch_add(1, Ordering::SeqCst);
+            panic!("in on_end")
+        }
+    }
+    let (_sender, receiver) = protosocket::channel(1);
+    let mut server = Setup::default().drive(framed(), Broken, receiver);
+    server.peer.send(frame(b"a"));
+    assert_eq!(server.reason(), "panicked");
+    assert_eq!(ENDS.load(Ordering::SeqCst), 1);
+}
+
 fn noop() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
