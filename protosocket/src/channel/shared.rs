@@ -591,8 +591,9 @@ impl<T> Receiver<T> {
         dropped
     }
 
+    /// Give the places of what was received back to those that wait for room.
     #[inline]
-    fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if self.unreleased > 0 {
             self.shared.release(std::mem::take(&mut self.unreleased));
         }

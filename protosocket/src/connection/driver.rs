@@ -1095,13 +1095,18 @@ where
         let pulls = self.phase == Phase::Open || self.phase == Phase::Closing;
         if pulls {
             let send = self.send.as_ref().expect(SEND);
+            let has_room = self.config.limits().send.has_room(send);
             if self.wants_outbound() {
                 if self.outbound.poll_ready(cx).is_ready() {
                     return false;
                 }
-            } else if self.config.limits().send.has_room(send) {
-                // Without room there is something to write, and that wakes.
-                self.outbound.register(cx);
+            } else {
+                // The places of what was taken are free, although nothing more is taken.
+                self.outbound.release();
+                if has_room {
+                    // Without room there is something to write, and that wakes.
+                    self.outbound.register(cx);
+                }
             }
         }
         if self.phase == Phase::Open {

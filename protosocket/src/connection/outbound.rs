@@ -44,6 +44,13 @@ impl<T> Outbound<T> {
         }
     }
 
+    /// Give the places of what was received back to those that wait for room.
+    pub(super) fn release(&mut self) {
+        if let Some(receiver) = &mut self.0 {
+            receiver.release();
+        }
+    }
+
     pub(super) fn disarm(&mut self) {
         if let Some(receiver) = &mut self.0 {
             receiver.disarm();

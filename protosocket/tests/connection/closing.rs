@@ -662,6 +662,74 @@ fn c14_a_reactor_that_panics_again_when_it_is_asked_harms_nobody() {
     assert_eq!(ENDS.load(Ordering::SeqCst), 1);
 }
 
+#[test]
+fn the_last_sender_is_noticed_while_no_message_is_wanted() {
+    let mut client = lines(Setup::client());
+    client.knobs.set_wants_outbound(false);
+    client.settle();
+    client.drop_sender();
+    assert_eq!(client.reason(), "no_senders");
+}
+
+#[test]
+fn d7_queued_messages_are_dropped_at_once_so_that_their_requests_resolve() {
+    type Request = (Bytes, Arc<oneshot::Sender<()>>);
+    struct Encodes;
+    impl protosocket::Encoder for Encodes {
+        type Message = Request;
+        fn encode(
+            &mut self,
+            message: Request,
+            output: &mut protosocket::SendBuffer,
+        ) -> Result<(), protosocket::EncodeError> {
+            output.put_bytes(message.0);
+            Ok(())
+        }
+    }
+    let mut client = Setup {
+        capacity: 4,
+        client: true,
+        ..Setup::bulk(10)
+    }
+    .open(
+        (Encodes, ByHand::new(|_| Ok(Decoded::<()>::Need(1)))),
+        silent(),
+    );
+    client.peer.set_window(0);
+    let mut answers = Vec::new();
+    let mut request = || {
+        let (sender, receiver) = oneshot::channel();
+        answers.push(receiver);
+        (Bytes::from_static(&[0; 100]), Arc::new(sender))
+    };
+    client.send(request());
+    client.settle();
+    for _ in 0..4 {
+        client.send(request());
+    }
+    // One more waits for room in the channel.
+    let sender = client.sender().clone();
+    let mut waiting = Box::pin(sender.send(request()));
+    assert!(waiting.as_mut().poll(&mut noop()).is_pending());
+
+    client.connection.handle.abort();
+    let end = client.finish();
+    assert!(matches!(end.reason, CloseReason::Aborted));
+    assert_eq!((end.stats.messages_out, end.stats.unsent), (0, 5));
+    assert!(matches!(
+        waiting.as_mut().poll(&mut noop()),
+        Poll::Ready(Err(_))
+    ));
+    drop(waiting);
+    for mut answer in answers {
+        assert_eq!(
+            answer.try_recv(),
+            Err(oneshot::error::TryRecvError::Closed),
+            "a request hangs"
+        );
+    }
+}
+
 fn noop() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
