@@ -1,0 +1,326 @@
+//! Bytes to messages: progress, limits, the cost of partial reads, and pauses.
+
+use std::{
+    cell::{Cell, OnceCell},
+    io,
+    rc::Rc,
+};
+
+use bytes::Bytes;
+use protosocket::{
+    CloseReason, DecodeError, Decoded, Decoder, Input, LengthDelimitedCodec, Limits, LinesCodec,
+    ReactorStatus, Varint,
+};
+
+use crate::common::{ByHand, Opened, Raw, Setup, echo, frame, framed, probe::Knobs, silent};
+
+type Hand<M> = (Raw, ByHand<M>);
+
+fn by_hand<M: Clone + 'static>(setup: Setup, decoder: ByHand<M>) -> Opened<Hand<M>> {
+    setup.open((Raw, decoder), silent())
+}
+
+fn decode_error<M: Clone + 'static>(server: &mut Opened<Hand<M>>) -> DecodeError {
+    match server.finish().reason {
+        CloseReason::Decode(error) => error,
+        reason => panic!("it ended for another reason: {reason}"),
+    }
+}
+
+#[test]
+fn d3_an_endless_varint_ends_the_connection() {
+    let mut server = Setup::default().open(LengthDelimitedCodec::<Varint>::new(), echo());
+    server.peer.set_max_read(1);
+    server.peer.send(vec![0xff; 1_000_000]);
+    let end = server.finish();
+    assert!(matches!(
+        end.reason,
+        CloseReason::Decode(DecodeError::Malformed(_))
+    ));
+    assert_eq!(end.stats.messages_in, 0);
+}
+
+#[test]
+fn d4_a_message_above_the_limit_is_skipped_without_being_buffered() {
+    let setup = Setup::limits(Limits::server().max_message_size(1024));
+    let skips = Rc::new(Cell::new(0));
+    let seen = skips.clone();
+    let decoder = ByHand::<Bytes>::new(move |input| {
+        let Some(first) = input.bytes().first_chunk::<4>() else {
+            return Ok(Decoded::Need(4));
+        };
+        let length = u32::from_be_bytes(*first);
+        if length > 1000 {
+            input.advance(4);
+            seen.set(seen.get() + 1);
+            return Ok(Decoded::Skip(u64::from(length)));
+        }
+        let total = 4 + length as usize;
+        if input.len() < total {
+            return Ok(Decoded::Need(total));
+        }
+        input.advance(4);
+        Ok(Decoded::Message(input.take(total - 4)))
+    });
+    let mut server = by_hand(setup, decoder);
+    server.peer.send(frame(b"before"));
+    server.peer.send(frame(&vec![7; 5_000_000]));
+    server
+        .peer
+        .send([frame(b"after"), frame(&[7; 2000]), frame(b"end")].concat());
+    server.settle();
+    assert_eq!(
+        server.knobs.lock().received,
+        [&b"before"[..], b"after", b"end"]
+    );
+    assert_eq!(skips.get(), 2);
+
+    // And input that ends inside what is skipped is truncated.
+    server.peer.send(&frame(&[7; 2000])[..100]);
+    server.peer.end();
+    server.drop_sender();
+    assert!(matches!(
+        decode_error(&mut server),
+        DecodeError::Truncated { .. }
+    ));
+}
+
+#[test]
+fn d4_a_skip_of_nothing_is_an_error() {
+    let mut server = by_hand(
+        Setup::default(),
+        ByHand::<()>::new(|_| Ok(Decoded::Skip(0))),
+    );
+    server.peer.send("a");
+    assert!(matches!(
+        decode_error(&mut server),
+        DecodeError::NoProgress("a skip of no bytes")
+    ));
+}
+
+#[test]
+fn d5_a_message_of_nothing_is_an_error() {
+    let mut server = by_hand(Setup::default(), ByHand::new(|_| Ok(Decoded::Message(()))));
+    server.peer.send("a");
+    assert!(matches!(
+        decode_error(&mut server),
+        DecodeError::NoProgress("a message of no bytes")
+    ));
+    assert_eq!(server.knobs.received(), 0);
+}
+
+#[test]
+fn d5_needing_what_is_there_is_an_error() {
+    for need in [0, 1, 2] {
+        let decoder = ByHand::<()>::new(move |_| Ok(Decoded::Need(need)));
+        let mut server = by_hand(Setup::default(), decoder);
+        server.peer.send("ab");
+        assert!(matches!(
+            decode_error(&mut server),
+            DecodeError::NoProgress(_)
+        ));
+    }
+}
+
+#[test]
+fn d5_consuming_more_than_was_given_is_noticed_before_the_message_is_delivered() {
+    let decoder = ByHand::new(|input| {
+        input.advance(5);
+        Ok(Decoded::Message(()))
+    });
+    let mut server = by_hand(Setup::default(), decoder);
+    server.peer.send("abc");
+    assert!(matches!(
+        decode_error(&mut server),
+        DecodeError::Overrun {
+            available: 3,
+            overrun: 2
+        }
+    ));
+    assert_eq!(server.knobs.received(), 0);
+}
+
+#[test]
+fn the_end_of_input_completes_a_message() {
+    let decoder = ByHand::new(|input| Ok(Decoded::Need(input.len() + 1))).at_end({
+        let mut left = 1;
+        move |input| {
+            let message = match input.is_empty() {
+                true if left == 0 => None,
+                true => {
+                    left -= 1;
+                    Some(Bytes::from_static(b"the end"))
+                }
+                false => Some(input.take(2)),
+            };
+            Ok(message)
+        }
+    });
+    let mut server = by_hand(Setup::default(), decoder);
+    server.peer.send("abcd");
+    server.peer.end();
+    server.drop_sender();
+    assert_eq!(server.reason(), "end_of_input");
+    assert_eq!(
+        server.knobs.lock().received,
+        [&b"ab"[..], b"cd", b"the end"]
+    );
+}
+
+#[test]
+fn d11b_a_message_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() {
+    let limits = || Limits::server().max_message_size(100_004);
+    let mut server = Setup::limits(limits()).open(framed(), silent());
+    server.peer.set_max_read(1_000);
+    server.peer.send(frame(&vec![1; 100_000]));
+    server.settle();
+    assert_eq!(server.knobs.lock().received[0].len(), 100_000);
+
+    // Refused by its length alone, before it is buffered.
+    let mut server = Setup::limits(limits()).open(framed(), silent());
+    server.peer.send(&frame(&vec![1; 100_001])[..4]);
+    assert!(matches!(
+        server.finish().reason,
+        CloseReason::Decode(DecodeError::TooLarge {
+            size: 100_005,
+            limit: 100_004
+        })
+    ));
+}
+
+#[test]
+fn d22_a_flood_is_read_in_bounded_steps_and_answered_meanwhile() {
+    let mut server = Setup::default().open(LinesCodec::new().line_feed(), echo());
+    let mut flood = Vec::new();
+    for _ in 0..500_000 {
+        flood.extend_from_slice(b"abcdefg\n");
+    }
+    server.peer.send(&flood);
+    let mut read = 0;
+    while server.peer.bytes_read() < flood.len() {
+        assert!(server.connection.is_woken(), "it must ask to go on");
+        server.connection.poll_once();
+        let step = server.peer.bytes_read() - read;
+        assert!(step <= 128 * 1024, "{step} bytes in one poll");
+        read += step;
+        let unanswered = read - server.peer.written_len();
+        assert!(unanswered <= 512 * 8, "{unanswered} bytes unanswered");
+    }
+    server.settle();
+    assert_eq!(server.peer.written_len(), flood.len());
+    let largest = server.peer.writes().into_iter().max();
+    assert!(largest <= Some(2 * 512 * 8), "one write of {largest:?}");
+}
+
+#[test]
+fn c10_reads_of_one_byte_are_bounded_in_number() {
+    let mut server = Setup::default().open(framed(), silent());
+    server.peer.set_max_read(1);
+    server.peer.send(frame(&[1; 10_000]));
+    let mut read = 0;
+    while server.peer.bytes_read() < 10_004 {
+        assert!(server.connection.is_woken());
+        server.connection.poll_once();
+        assert!(server.peer.bytes_read() - read <= 32);
+        read = server.peer.bytes_read();
+    }
+    server.settle();
+    assert_eq!(server.knobs.received(), 1);
+}
+
+#[test]
+fn poll_ready_pauses_decoding_and_its_wake_resumes_it() {
+    let mut server = Setup::default().open(LinesCodec::new().line_feed(), echo());
+    server.knobs.set_ready(false);
+    server.settle();
+    server.peer.send("a\nb\n");
+    server.settle();
+    assert_eq!(server.knobs.received(), 0);
+    assert_eq!(server.peer.bytes_read(), 4, "read ahead");
+    server.knobs.set_ready(true);
+    assert!(server.connection.is_woken());
+    server.settle();
+    assert_eq!(server.peer.written(), b"a\nb\n");
+}
+
+#[test]
+fn poll_ready_is_asked_before_each_message() {
+    let own: Rc<OnceCell<Knobs<LinesCodec>>> = Rc::default();
+    let knobs = own.clone();
+    let mut server = Setup::default().open(
+        LinesCodec::new(),
+        Box::new(move |_, _| {
+            knobs.get().expect("set below").set_ready(false);
+            ReactorStatus::Continue
+        }),
+    );
+    assert!(own.set(server.knobs.clone()).is_ok());
+    server.peer.send("a\nb\nc\n");
+    for messages in 1..=3 {
+        server.settle();
+        assert_eq!(server.knobs.received(), messages);
+        server.knobs.set_ready(true);
+    }
+}
+
+#[test]
+fn what_is_read_ahead_while_paused_is_bounded() {
+    let mut server = Setup::default().open(framed(), silent());
+    server.knobs.set_ready(false);
+    server.peer.set_max_read(5_000);
+    for _ in 0..100 {
+        server.peer.send(frame(&[1; 1_000]));
+    }
+    server.settle();
+    assert_eq!(server.peer.bytes_read(), 16 * 1024);
+    assert!(!server.peer.is_awaited(), "it would read on");
+    let polls = server.connection.polls();
+    server.peer.send("more");
+    server.settle();
+    assert_eq!(server.connection.polls(), polls, "nobody asked to be woken");
+    server.knobs.set_ready(true);
+    server.settle();
+    assert_eq!(server.knobs.received(), 100);
+}
+
+#[test]
+fn the_end_and_a_reset_are_seen_while_paused() {
+    let mut server = Setup::default().open(framed(), silent());
+    server.knobs.set_ready(false);
+    server.peer.send(frame(&[1; 1_000]));
+    server.settle();
+    server.peer.fail_read(io::ErrorKind::ConnectionReset);
+    assert_eq!(server.reason(), "io");
+
+    let mut server = Setup::default().open(framed(), silent());
+    server.knobs.set_ready(false);
+    server.drop_sender();
+    server.peer.send(frame(&[1; 1_000]));
+    server.settle();
+    server.peer.end();
+    assert!(server.connection.is_woken(), "it waits for the end");
+    server.settle();
+    assert_eq!(
+        server.knobs.lock().ends_of_input,
+        0,
+        "a message is before it"
+    );
+    server.knobs.set_ready(true);
+    assert_eq!(server.reason(), "end_of_input");
+    assert_eq!(server.knobs.received(), 1);
+}
+
+#[test]
+fn a_large_message_is_paused_and_resumed_in_the_middle() {
+    let mut server = Setup::default().open(framed(), silent());
+    let bytes = frame(&vec![5; 300_000]);
+    server.peer.send(&bytes[..150_000]);
+    server.settle();
+    server.knobs.set_ready(false);
+    server.peer.send(&bytes[150_000..]);
+    server.settle();
+    assert!(server.peer.bytes_read() <= 150_000 + 16 * 1024);
+    server.knobs.set_ready(true);
+    server.settle();
+    assert_eq!(server.knobs.lock().received, [vec![5; 300_000]]);
+}
