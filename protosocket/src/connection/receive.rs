@@ -41,6 +41,8 @@ pub(super) struct ReceiveBuffer {
     chunk: usize,
     /// The decoder has consumed a part of a message.
     inside: bool,
+    /// The end of the input has completed a message of no bytes.
+    completed_by_end: bool,
 }
 
 /// How much one read may take.
@@ -328,7 +330,7 @@ impl ReceiveBuffer {
         let result = match self.skip {
             0 => self
                 .show(scratch, true, |input| decoder.decode_end(input))
-                .and_then(|(result, _, _)| result),
+                .and_then(|(result, consumed, _)| self.follow_end(result?, consumed)),
             _ => Err(DecodeError::Truncated { left: 0 }),
         };
         match result {
@@ -336,6 +338,23 @@ impl ReceiveBuffer {
             Ok(None) => Step::Starved,
             Err(error) => Step::Failed(Box::new(error)),
         }
+    }
+
+    /// The end itself may complete one message without a byte of its own.
+    fn follow_end<M>(
+        &mut self,
+        message: Option<M>,
+        consumed: usize,
+    ) -> Result<Option<M>, DecodeError> {
+        if message.is_some() && consumed == 0 {
+            if self.completed_by_end {
+                return Err(DecodeError::NoProgress(
+                    "a second message of no bytes after the end of the input",
+                ));
+            }
+            self.completed_by_end = true;
+        }
+        Ok(message)
     }
 
     /// Everything that was read and not decoded.

@@ -324,3 +324,18 @@ fn a_large_message_is_paused_and_resumed_in_the_middle() {
     server.settle();
     assert_eq!(server.knobs.lock().received, [vec![5; 300_000]]);
 }
+
+#[test]
+fn d5_a_decoder_that_finds_messages_in_nothing_after_the_end_is_an_error() {
+    let decoder = ByHand::new(|input| Ok(Decoded::Need(input.len() + 1))).at_end(|_| Ok(Some(())));
+    let mut server = by_hand(Setup::default(), decoder);
+    server.peer.send("abc");
+    server.peer.end();
+    server.drop_sender();
+    assert!(matches!(
+        decode_error(&mut server),
+        DecodeError::NoProgress(_)
+    ));
+    // The end itself may complete one message.
+    assert_eq!(server.knobs.received(), 1);
+}
