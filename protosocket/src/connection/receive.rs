@@ -41,6 +41,8 @@ pub(super) struct ReceiveBuffer {
     chunk: usize,
     /// The decoder has consumed a part of a message.
     inside: bool,
+    /// The buffer has been made to fit what the decoder needed.
+    fitted: bool,
     /// The end of the input has completed a message of no bytes.
     completed_by_end: bool,
 }
@@ -164,8 +166,11 @@ impl ReceiveBuffer {
         if self.kept.capacity() - len < missing.min(LARGE) {
             // LIMIT: as much again as has arrived, or what the last reads have filled.
             let step = len.max(self.chunk.clamp(LARGE, chunk.max(LARGE)));
-            if self.need > chunk && missing <= step {
-                // The rest of the message fits: make room for exactly it, not for a doubling.
+            if self.need > chunk && missing <= step && !self.fitted {
+                // The rest of the message fits: make room for exactly it, not for a doubling. Once
+                // for a message: a decoder that does not know the length asks for one byte more
+                // each time, and would have all of them moved for each.
+                self.fitted = true;
                 let mut exact = BytesMut::with_capacity(self.need);
                 exact.extend_from_slice(&self.kept);
                 self.kept = exact;
@@ -420,6 +425,7 @@ impl ReceiveBuffer {
         if consumed > 0 {
             self.need = 0;
             self.top_up = 0;
+            self.fitted = false;
         }
         Ok((result, consumed, shown))
     }

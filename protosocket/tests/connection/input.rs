@@ -339,3 +339,24 @@ fn d5_a_decoder_that_finds_messages_in_nothing_after_the_end_is_an_error() {
     // The end itself may complete one message.
     assert_eq!(server.knobs.received(), 1);
 }
+
+#[test]
+fn d3_a_decoder_that_never_has_enough_ends_at_the_limit() {
+    for limit in [100, 16 * 1024, 1_000_000] {
+        let setup = Setup::limits(Limits::server().max_message_size(limit));
+        let decoder = ByHand::<()>::new(|input| Ok(Decoded::Need(input.len() + 1)));
+        let mut server = by_hand(setup, decoder);
+        let flood = vec![0xff; 64 * 1024];
+        for _ in 0..limit / flood.len() + 2 {
+            server.peer.send(&flood);
+        }
+        server.settle();
+        assert!(server.peer.bytes_read() <= limit + 256 * 1024);
+        let error = decode_error(&mut server);
+        let size = limit as u64 + 1;
+        assert!(
+            matches!(error, DecodeError::TooLarge { size: s, limit: l } if s >= size && l == size - 1),
+            "{error}"
+        );
+    }
+}
