@@ -252,6 +252,10 @@ impl ReceiveBuffer {
             if available == 0 {
                 return Step::Starved;
             }
+            if !self.kept.is_empty() && self.kept.len() < self.need {
+                // The decoder has said how much it needs, so less is not worth showing to it.
+                self.move_over(scratch, self.need - self.kept.len());
+            }
             let followed = self
                 .show(scratch, ended, |input| decoder.decode(input))
                 .and_then(|(result, consumed, shown)| {
@@ -453,7 +457,7 @@ impl ReceiveBuffer {
 
     /// Move bytes from the scratch behind what is kept: as many as are missing, or somewhat more.
     fn move_over(&mut self, scratch: &mut Scratch, missing: usize) {
-        self.top_up = (self.top_up * 2).max(TOP_UP);
+        self.top_up = (self.top_up * 2).clamp(TOP_UP, SCRATCH);
         let count = missing.max(self.top_up).min(scratch.len());
         let unread = scratch.unread();
         self.kept.extend_from_slice(&unread[..count]);

@@ -188,6 +188,48 @@ fn d11b_a_message_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() {
     ));
 }
 
+/// Shows how much a decoder is given to look at.
+struct Counted<D> {
+    decoder: D,
+    calls: Rc<Cell<usize>>,
+    /// Bytes that were shown, each as often as it was.
+    shown: Rc<Cell<usize>>,
+    /// What the last answer asked for.
+    need: usize,
+}
+
+impl<D: Decoder> Decoder for Counted<D> {
+    type Message = D::Message;
+
+    fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<D::Message>, DecodeError> {
+        self.calls.set(self.calls.get() + 1);
+        self.shown.set(self.shown.get() + input.len());
+        assert!(
+            input.len() >= self.need || input.is_ended(),
+            "it asked for {} bytes and is called with {}",
+            self.need,
+            input.len()
+        );
+        let decoded = self.decoder.decode(input)?;
+        self.need = match decoded {
+            Decoded::Need(need) => need,
+            _ => 0,
+        };
+        Ok(decoded)
+    }
+}
+
+fn counted<D>(decoder: D) -> (Counted<D>, Rc<Cell<usize>>, Rc<Cell<usize>>) {
+    let (calls, shown) = <(Rc<Cell<usize>>, Rc<Cell<usize>>)>::default();
+    let counted = Counted {
+        decoder,
+        calls: calls.clone(),
+        shown: shown.clone(),
+        need: 0,
+    };
+    (counted, calls, shown)
+}
+
 #[test]
 fn d22_a_flood_is_read_in_bounded_steps_and_answered_meanwhile() {
     let mut server = Setup::default().open(LinesCodec::new().line_feed(), echo());
@@ -359,4 +401,70 @@ fn d3_a_decoder_that_never_has_enough_ends_at_the_limit() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn d25_a_decoder_that_knows_the_length_is_called_when_all_is_there() {
+    for (size, read) in [(1_000, 1), (10_000, 7), (100_000, 999), (3_000_000, 65_536)] {
+        let (decoder, calls, shown) = counted(framed());
+        let mut server = Setup::default().open((Raw, decoder), silent());
+        server.peer.set_max_read(read);
+        server.peer.send(frame(&vec![1; size]));
+        server.settle();
+        assert_eq!(server.knobs.received(), 1);
+        // The prefix byte by byte, then the whole.
+        assert!(calls.get() <= 6, "{} calls for {size}", calls.get());
+        let bytes = size + 4 + read;
+        assert!(shown.get() <= bytes + 16, "{} shown of {size}", shown.get());
+    }
+}
+
+#[test]
+fn d25_messages_across_reads_cost_what_their_bytes_cost() {
+    let (decoder, calls, _) = counted(framed());
+    let mut server = Setup::default().open((Raw, decoder), silent());
+    let messages = 2_000;
+    server.peer.set_max_read(1_001);
+    server.peer.send(frame(&[1; 100]).repeat(messages));
+    server.settle();
+    assert_eq!(server.knobs.received(), messages);
+    let reads = messages * 104 / 1_001 + 1;
+    // One call per message, one that finds the rest of a read to be too short, and one for a
+    // prefix that is cut.
+    assert!(calls.get() <= messages + 2 * reads, "{} calls", calls.get());
+}
+
+#[test]
+fn d25_a_scanning_decoder_is_shown_new_bytes_only_when_there_are_some() {
+    // Looks for a line feed in what it has not seen, and counts what it looks at.
+    let looked_at = Rc::new(Cell::new(0));
+    let looks = looked_at.clone();
+    let mut scanned = 0;
+    let scanner = ByHand::new(move |input: &mut Input<'_>| {
+        let unseen = &input.bytes()[scanned..];
+        let found = unseen.iter().position(|byte| *byte == b'\n');
+        looks.set(looks.get() + found.unwrap_or(unseen.len()));
+        match found {
+            None => {
+                scanned = input.len();
+                Ok(Decoded::Need(scanned + 1))
+            }
+            Some(at) => {
+                let line = scanned + at + 1;
+                scanned = 0;
+                Ok(Decoded::Message(input.take(line).len()))
+            }
+        }
+    });
+    let (decoder, calls, _) = counted(scanner);
+    let mut server = Setup::default().open((Raw, decoder), silent());
+    let line = 50_000;
+    server.peer.set_max_read(1);
+    let mut text = vec![b'x'; line];
+    text.push(b'\n');
+    server.peer.send(text);
+    server.settle();
+    assert_eq!(server.knobs.lock().received, [line + 1]);
+    assert!(looked_at.get() <= line, "looked at {}", looked_at.get());
+    assert!(calls.get() <= line + 1, "{} calls", calls.get());
 }
