@@ -6,3 +6,4 @@ mod common;
 
 mod closing;
 mod input;
+mod output;

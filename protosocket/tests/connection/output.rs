@@ -1,0 +1,421 @@
+//! Messages on their way out: limits, order, and every pause with the wake that ends it.
+//!
+//! The clock of these tests is never advanced, so no alarm helps a connection that sleeps.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker},
+};
+
+use bytes::Bytes;
+use protosocket::{
+    Decoded, EncodeError, Encoder, InputPolicy, Limits, LinesCodec, MessageReactor, ReactorContext,
+    ReactorStatus, SendBuffer, SendError, SendFuture, SendLimits, Sender, channel,
+};
+
+use crate::common::{
+    ByHand, Framed, Opened, Raw, Setup, always, echo, frame, framed, probe::Answer, silent,
+};
+
+/// Raw bytes out; inbound bytes are messages of one byte.
+type OneByte = (Raw, ByHand<u8>);
+
+fn one_byte() -> OneByte {
+    let decoder = ByHand::new(|input| {
+        let byte = input.bytes()[0];
+        input.advance(1);
+        Ok(Decoded::Message(byte))
+    });
+    (Raw, decoder)
+}
+
+fn part(byte: u8, len: usize) -> Bytes {
+    Bytes::from(vec![byte; len])
+}
+
+#[test]
+fn d10_a_peer_that_does_not_read_is_not_read_from() {
+    let bulk = 64 * 1024;
+    let mut server = Setup::bulk(bulk).open(framed(), echo());
+    server.peer.set_window(100);
+    let request = frame(&[3; 1_000]);
+    for _ in 0..4_000 {
+        server.peer.send(&request);
+    }
+    server.settle();
+    let queued = bulk + 2 * request.len();
+    assert!(server.peer.bytes_read() <= queued + 100 + 16 * 1024);
+    assert_eq!(server.connection.connection().stats().refused, 0);
+    // What cannot be written is not asked about, and what is full is not read.
+    let polls = server.connection.polls();
+    server.peer.send(&request);
+    server.settle();
+    assert_eq!(server.connection.polls(), polls);
+
+    // Room for writing resumes decoding, again and again.
+    while server.knobs.received() < 4_001 {
+        assert!(server.peer.is_write_blocked(), "it waits for nothing");
+        server.peer.open_window(50_000);
+        server.settle();
+    }
+    server.peer.open_window(usize::MAX);
+    server.settle();
+    assert_eq!(server.peer.written(), request.repeat(4_001));
+}
+
+#[test]
+fn d10_one_reply_always_has_room_however_large() {
+    let reply = part(1, 1_000_000);
+    let mut server = Setup::bulk(2).open(one_byte(), always(reply));
+    server.peer.send("abc");
+    server.settle();
+    assert_eq!(server.peer.written_len(), 3_000_000);
+    assert_eq!(server.connection.connection().stats().refused, 0);
+}
+
+/// Counts what it encodes.
+struct Counting(Rc<Cell<usize>>);
+
+impl Encoder for Counting {
+    type Message = Bytes;
+
+    fn encode(&mut self, message: Bytes, output: &mut SendBuffer) -> Result<(), EncodeError> {
+        self.0.set(self.0.get() + 1);
+        output.put_bytes(message);
+        Ok(())
+    }
+}
+
+#[test]
+fn d21_the_send_limit_counts_bytes_and_messages() {
+    let encoded_of = |limits: SendLimits, size: usize| {
+        let encoded = Rc::new(Cell::new(0));
+        let decoder = ByHand::new(|_| Ok(Decoded::<()>::Need(1)));
+        let setup = Setup::limits(Limits::server().send_limits(limits));
+        let mut server = setup.open((Counting(encoded.clone()), decoder), silent());
+        server.peer.set_window(0);
+        for _ in 0..1_000 {
+            server.send(part(1, size));
+        }
+        server.settle();
+        let first = encoded.get();
+        server.peer.open_window(usize::MAX);
+        server.settle();
+        assert_eq!(
+            (encoded.get(), server.peer.written_len()),
+            (1_000, 1_000 * size)
+        );
+        first
+    };
+    let limits = SendLimits {
+        bulk_bytes: 100_000,
+        bulk_messages: 30,
+        ..SendLimits::DEFAULT
+    };
+    assert_eq!(encoded_of(limits, 1), 30);
+    assert_eq!(encoded_of(limits, 20_000), 5);
+    assert_eq!(encoded_of(limits, 99_999), 2);
+    assert_eq!(encoded_of(limits, 100_000), 1);
+}
+
+#[test]
+fn a_reply_queue_is_asked_again_after_each_write_to_a_slow_reader() {
+    let mut server = Setup::default().open(one_byte(), silent());
+    server.knobs.set_produces(true);
+    server.peer.set_window(0);
+    server.settle();
+    let mut total = 0;
+    // Bursts of 3 MiB, above the limit of 1 MiB: only a part of each fits.
+    for burst in 1..=4 {
+        server
+            .knobs
+            .produce((0..48).map(|_| part(burst, 64 * 1024)));
+        server.settle();
+        assert!(server.knobs.unproduced() > 0, "the limit was not met");
+        total += 48 * 64 * 1024;
+        while server.peer.written_len() < total {
+            assert!(server.peer.is_write_blocked(), "it waits for nothing");
+            server.peer.open_window(300_001);
+            server.settle();
+        }
+        server.peer.set_window(0);
+        assert_eq!(server.knobs.unproduced(), 0);
+    }
+    let written = server.peer.written();
+    assert!(written.is_sorted() && written.len() == total);
+}
+
+#[test]
+fn a_producer_that_was_pending_is_asked_when_it_wakes() {
+    let mut server = Setup::default().open(one_byte(), silent());
+    server.knobs.set_produces(true);
+    server.settle();
+    for round in 1..=3 {
+        server.knobs.produce([part(round, 2)]);
+        assert!(server.connection.is_woken());
+        server.settle();
+        assert_eq!(server.peer.written_len(), 2 * usize::from(round));
+    }
+}
+
+#[test]
+fn messages_wait_in_the_channel_while_they_are_not_wanted() {
+    let mut server = Setup::default().open(one_byte(), silent());
+    server.knobs.set_wants_outbound(false);
+    server.settle();
+    server.send(part(1, 3));
+    server.settle();
+    assert_eq!(server.peer.written_len(), 0);
+    server.knobs.set_wants_outbound(true);
+    server.settle();
+    assert_eq!(server.peer.written_len(), 3);
+
+    // And are counted, if the connection ends before they are.
+    server.knobs.set_wants_outbound(false);
+    server.settle();
+    server.send(part(2, 3));
+    server.knobs.set_status(ReactorStatus::Disconnect);
+    let end = server.finish();
+    assert_eq!((end.stats.messages_out, end.stats.unsent), (1, 1));
+}
+
+/// The senders that were woken, in order.
+#[derive(Default)]
+struct Line(Mutex<Vec<usize>>);
+
+struct Place(usize, Arc<Line>);
+
+impl Wake for Place {
+    fn wake(self: Arc<Self>) {
+        self.1.0.lock().unwrap().push(self.0);
+    }
+}
+
+struct Waiting<'a> {
+    future: Pin<Box<SendFuture<'a, String>>>,
+    waker: Waker,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(sender: &'a Sender<String>, place: usize, line: &Arc<Line>) -> Self {
+        Self {
+            future: Box::pin(sender.send(place.to_string())),
+            waker: Arc::new(Place(place, line.clone())).into(),
+        }
+    }
+
+    fn poll(&mut self) -> Poll<bool> {
+        let mut cx = Context::from_waker(&self.waker);
+        self.future.as_mut().poll(&mut cx).map(|sent| sent.is_ok())
+    }
+}
+
+#[test]
+fn senders_that_wait_for_room_get_it_in_their_order() {
+    for capacity in [1, 2, 40] {
+        let setup = Setup {
+            capacity,
+            ..Setup::bulk(4)
+        };
+        let mut server = setup.open(LinesCodec::new().line_feed(), echo());
+        server.peer.set_window(0);
+        server.settle();
+        let sender = server.sender().clone();
+        let line = Arc::new(Line::default());
+        let mut waiting: Vec<_> = (100..200)
+            .map(|place| Waiting::new(&sender, place, &line))
+            .collect();
+        let mut sent = 0;
+        for future in &mut waiting {
+            match future.poll() {
+                Poll::Ready(accepted) => {
+                    assert!(accepted);
+                    sent += 1;
+                }
+                Poll::Pending => {}
+            }
+        }
+        assert_eq!(sent, capacity);
+        server.settle();
+        let mut woken = 0;
+        for _ in 0..1_000 {
+            // Whoever was woken takes its place at once.
+            loop {
+                let next = line.0.lock().unwrap().get(woken).copied();
+                let Some(place) = next else { break };
+                assert_eq!(place, 100 + capacity + woken, "out of line");
+                assert_eq!(waiting[place - 100].poll(), Poll::Ready(true));
+                woken += 1;
+                server.settle();
+            }
+            if server.peer.written_len() == 400 {
+                break;
+            }
+            server.peer.open_window(4);
+            server.settle();
+        }
+        let expected: String = (100..200).map(|place| format!("{place}\n")).collect();
+        assert_eq!(server.peer.written(), expected.as_bytes(), "of {capacity}");
+    }
+}
+
+fn multiplexing(bulk: usize, answer: Answer<OneByte>) -> Opened<OneByte> {
+    let server = Setup::bulk(bulk).open(one_byte(), answer);
+    server.knobs.set_policy(InputPolicy::Multiplexing);
+    server
+}
+
+#[test]
+fn multiplexing_hears_cancels_while_bulk_is_full() {
+    let mut server = multiplexing(1_000, silent());
+    server.peer.set_window(0);
+    server.knobs.produce((0..50).map(|_| part(1, 100)));
+    server.send(part(2, 100));
+    server.settle();
+    assert!(server.knobs.unproduced() > 0);
+    let queued = server.connection.connection().stats().unsent;
+    server.peer.send("cancel");
+    server.settle();
+    assert_eq!(server.knobs.received(), 6);
+    // And bulk waits all the same.
+    assert_eq!(server.connection.connection().stats().unsent, queued);
+    server.peer.open_window(usize::MAX);
+    server.settle();
+    assert_eq!(server.peer.written_len(), 5_100);
+}
+
+#[test]
+fn multiplexing_pauses_when_the_control_reserve_is_used_up_and_resumes() {
+    let answer: Answer<OneByte> = Box::new(|context, _| {
+        assert!(context.send_control(part(9, 100)).is_ok(), "the reserve");
+        ReactorStatus::Continue
+    });
+    let mut server = multiplexing(1_000, answer);
+    server.peer.set_window(0);
+    server.knobs.produce((0..50).map(|_| part(1, 100)));
+    server.settle();
+    server.peer.send(vec![0; 200]);
+    server.settle();
+    // 1,000 bytes of bulk and a reserve of 500.
+    assert_eq!(server.knobs.received(), 5);
+    while server.peer.written_len() < 50 * 100 + 200 * 100 {
+        assert!(server.peer.is_write_blocked(), "it waits for nothing");
+        server.peer.open_window(250);
+        server.settle();
+    }
+    assert_eq!(server.knobs.received(), 200);
+    assert_eq!(server.connection.connection().stats().refused, 0);
+}
+
+#[test]
+fn an_answering_reactor_is_refused_a_second_large_reply_and_told_so() {
+    let refused = Rc::new(Cell::new(0));
+    let count = refused.clone();
+    let answer: Answer<OneByte> = Box::new(move |context, _| {
+        assert!(context.send(part(1, 2_000)).is_ok());
+        match context.send(part(2, 2_000)) {
+            Err(SendError::Full(message)) => {
+                assert_eq!(message.len(), 2_000);
+                count.set(count.get() + 1);
+                ReactorStatus::Continue
+            }
+            _ => ReactorStatus::Abort,
+        }
+    });
+    let mut server = Setup::bulk(1_000).open(one_byte(), answer);
+    server.peer.send("a");
+    server.settle();
+    assert_eq!(refused.get(), 1);
+    assert_eq!(server.connection.connection().stats().refused, 1);
+
+    // With `reply`, the second one ends the connection and says why.
+    let answer: Answer<OneByte> = Box::new(|context, _| {
+        assert_eq!(context.reply(part(1, 2_000)), ReactorStatus::Continue);
+        context.reply(part(2, 2_000))
+    });
+    let mut server = Setup::bulk(1_000).open(one_byte(), answer);
+    server.peer.send("a");
+    let end = server.finish();
+    assert_eq!(end.reason.name(), "send_buffer_full");
+    assert_eq!((end.stats.messages_out, end.stats.refused), (1, 1));
+    assert_eq!(server.peer.written_len(), 2_000);
+}
+
+#[test]
+fn partial_writes_of_every_length_resume_exactly() {
+    // Contiguous pieces between segments of their own, and several messages in a piece.
+    let sizes = [3, 16 * 1024, 1, 17_000, 20, 40_000, 16 * 1024 - 1];
+    let messages: Vec<Bytes> = (1..)
+        .zip(sizes)
+        .map(|(byte, len)| part(byte, len))
+        .collect();
+    let expected: Vec<u8> = messages.iter().flat_map(|message| frame(message)).collect();
+    for vectored in [true, false] {
+        for step in (1..=64).chain([4_095, 16 * 1024, 16 * 1024 + 4]) {
+            let mut client = Setup::client().open(framed(), silent());
+            if !vectored {
+                client.peer.set_not_vectored();
+            }
+            client.peer.set_max_write(step);
+            for message in &messages {
+                client.send(message.clone());
+            }
+            client.drop_sender();
+            let end = client.finish();
+            assert_eq!(end.stats.messages_out, 7);
+            assert!(client.peer.written() == expected, "steps of {step}");
+        }
+    }
+}
+
+#[test]
+fn a_window_that_opens_byte_by_byte_is_filled_byte_by_byte() {
+    let message = part(1, 20_000);
+    for vectored in [true, false] {
+        let mut client = Setup::client().open(framed(), silent());
+        if !vectored {
+            client.peer.set_not_vectored();
+        }
+        client.peer.set_window(0);
+        client.send(message.slice(..50));
+        client.send(message.clone());
+        client.send(message.slice(..50));
+        client.settle();
+        for open in 1..=300 {
+            client.peer.open_window(1);
+            client.settle();
+            assert_eq!(client.peer.written_len(), open);
+        }
+        client.peer.open_window(usize::MAX);
+        client.drop_sender();
+        client.finish();
+        let expected = [
+            frame(&message[..50]),
+            frame(&message),
+            frame(&message[..50]),
+        ];
+        assert!(client.peer.written() == expected.concat());
+    }
+}
+
+#[test]
+fn channel_and_reactor_do_not_starve_each_other() {
+    let mut server = Setup::bulk(100).open(one_byte(), silent());
+    server.peer.set_window(0);
+    for _ in 0..100 {
+        server.send(part(1, 100));
+    }
+    server.knobs.produce((0..100).map(|_| part(2, 100)));
+    server.settle();
+    server.peer.open_window(10_000);
+    server.settle();
+    let written = server.peer.written();
+    for byte in [1, 2] {
+        let share = written.iter().filter(|wrote| **wrote == byte).count();
+        assert!(share >= 4_000, "{share} of 10,000 bytes");
+    }
+}
