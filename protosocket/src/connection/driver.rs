@@ -34,6 +34,10 @@ const MESSAGES_PER_WRITE: usize = 512;
 /// Reads and writes of one poll.
 const IO_PER_POLL: usize = 32;
 
+/// Rounds of one poll, which bound what neither reads nor writes: messages of no bytes, after the
+/// end of the input.
+const ROUNDS_PER_POLL: usize = 64;
+
 /// Deadlines that one poll acts on.
 const DEADLINES_PER_POLL: usize = 16;
 
@@ -122,6 +126,7 @@ struct Work {
     scratch: Scratch,
     bytes: usize,
     io: usize,
+    rounds: usize,
     /// Deadlines that this poll still acts on.
     deadlines: usize,
     /// There may be more to do than this poll may.
@@ -205,6 +210,7 @@ where
             scratch: Scratch::default(),
             bytes: BYTES_PER_POLL,
             io: IO_PER_POLL,
+            rounds: ROUNDS_PER_POLL,
             deadlines: DEADLINES_PER_POLL,
             exhausted: false,
             dry: false,
@@ -227,6 +233,8 @@ where
                 Phase::Lingering(until) => self.poll_lingering(cx, &mut work, until),
                 Phase::Ended => break,
             };
+            work.rounds = work.rounds.saturating_sub(1);
+            work.exhausted |= work.rounds == 0;
             if progress && !work.exhausted {
                 continue;
             }

@@ -419,3 +419,109 @@ fn channel_and_reactor_do_not_starve_each_other() {
         assert!(share >= 4_000, "{share} of 10,000 bytes");
     }
 }
+/// Does something that writes nothing for as long as it is let.
+struct Restless {
+    calls: Rc<Cell<usize>>,
+    refill: Option<Sender<Bytes>>,
+    produces: bool,
+    rest: bool,
+    received: Rc<Cell<usize>>,
+}
+
+impl Restless {
+    fn count(&self) {
+        self.calls.set(self.calls.get() + 1);
+        assert!(self.calls.get() < 1_000_000, "one poll goes on for ever");
+    }
+}
+
+impl MessageReactor for Restless {
+    type Codec = Framed;
+    type Inbound = Bytes;
+    type Outbound = Bytes;
+    type LogicalOutbound = Bytes;
+
+    fn on_inbound_message(
+        &mut self,
+        _context: &mut ReactorContext<'_, Framed>,
+        _message: Bytes,
+    ) -> ReactorStatus {
+        self.received.set(self.received.get() + 1);
+        ReactorStatus::Continue
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        _context: &mut ReactorContext<'_, Framed>,
+        message: Bytes,
+    ) -> Result<(), SendError<Bytes>> {
+        self.count();
+        if let Some(sender) = &self.refill {
+            assert!(sender.try_send(message).is_ok());
+        }
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _context: &mut ReactorContext<'_, Framed>,
+    ) -> ReactorStatus {
+        match self.rest {
+            true => ReactorStatus::Disconnect,
+            false => ReactorStatus::Continue,
+        }
+    }
+
+    fn poll_outbound_many(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _context: &mut ReactorContext<'_, Framed>,
+    ) -> Poll<Option<()>> {
+        self.count();
+        Poll::Ready(self.produces.then_some(()))
+    }
+
+    fn send_rest(&mut self, _context: &mut ReactorContext<'_, Framed>) -> bool {
+        self.count();
+        self.rest
+    }
+}
+
+#[test]
+fn c10_work_that_writes_nothing_does_not_hold_the_thread() {
+    for [refill, produces, rest] in [
+        [true, false, false],
+        [false, true, false],
+        [false, false, true],
+    ] {
+        for ended in [false, true] {
+            let (calls, received) = <(Rc<Cell<usize>>, Rc<Cell<usize>>)>::default();
+            let (sender, receiver) = channel(1_000);
+            for _ in 0..100 {
+                assert!(sender.try_send(Bytes::new()).is_ok());
+            }
+            let reactor = Restless {
+                calls: calls.clone(),
+                refill: refill.then_some(sender),
+                produces,
+                rest,
+                received: received.clone(),
+            };
+            let mut server = Setup::default().drive(framed(), reactor, receiver);
+            if ended {
+                // From here on not even reads are counted.
+                server.peer.end();
+            }
+            for round in 1..=3 {
+                server.peer.send(frame(b"a"));
+                server.poll_once();
+                assert!(!server.is_ended(), "round {round}");
+                assert!(server.is_woken(), "it has more to do");
+                let messages = if ended || rest { 0 } else { round };
+                assert!(received.get() >= messages, "the input starves");
+                calls.set(0);
+            }
+        }
+    }
+}
