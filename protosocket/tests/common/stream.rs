@@ -152,6 +152,12 @@ impl Peer {
         self.lock().window = bytes;
     }
 
+    /// How much it has taken and still takes.
+    pub(crate) fn granted(&self) -> usize {
+        let state = self.lock();
+        state.written.len().saturating_add(state.window)
+    }
+
     /// Take this many bytes more.
     pub(crate) fn open_window(&self, bytes: usize) {
         let mut state = self.lock();

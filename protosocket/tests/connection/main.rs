@@ -5,5 +5,7 @@
 mod common;
 
 mod closing;
+mod deadlines;
+mod faults;
 mod input;
 mod output;

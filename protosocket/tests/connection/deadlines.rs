@@ -1,0 +1,458 @@
+//! Every deadline, by name, on a clock that the test moves.
+
+use std::{collections::HashSet, time::Duration};
+
+use bytes::Bytes;
+use protosocket::{
+    Blame, Clock, CloseReason, Deadline, InputPolicy, Limits, LinesCodec, ReactorStatus, SendLimits,
+};
+
+use crate::common::{
+    Event, Framed, Opened, Setup, always, echo, frame, framed, probe::Answer, silent,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn lines(setup: Setup) -> Opened<LinesCodec> {
+    setup.open(LinesCodec::new().line_feed(), echo())
+}
+
+/// No deadline at all, to be switched on one by one.
+fn patient() -> Limits {
+    Limits::server()
+        .first_message_timeout(None)
+        .message_timeout(None)
+        .idle_timeout(None)
+        .write_timeout(None)
+        .linger_timeout(None)
+}
+
+#[track_caller]
+fn ends_by<C>(server: &mut Opened<C>, deadline: Deadline)
+where
+    C: protosocket::Codec + 'static,
+    crate::common::probe::Inbound<C>: Clone,
+{
+    match server.finish().reason {
+        CloseReason::Deadline(passed) => assert_eq!(passed, deadline),
+        reason => panic!("it ended for another reason: {reason}"),
+    }
+}
+
+#[test]
+fn d13_defaults_end_every_kind_of_silence() {
+    // Nothing at all.
+    let mut server = lines(Setup::default());
+    server.settle();
+    server.connection.advance(120 * SECOND);
+    ends_by(&mut server, Deadline::FirstMessage);
+
+    // A message, then nothing.
+    let mut server = lines(Setup::default());
+    server.peer.send("a\n");
+    server.settle();
+    server.connection.advance(599 * SECOND);
+    assert!(!server.connection.is_ended());
+    server.connection.advance(SECOND);
+    ends_by(&mut server, Deadline::Idle);
+
+    // A peer that reads nothing.
+    let mut server = lines(Setup::default());
+    server.peer.set_window(0);
+    server.peer.send("a\n");
+    server.settle();
+    server.connection.advance(30 * SECOND);
+    ends_by(&mut server, Deadline::Write);
+}
+
+#[test]
+fn the_first_message_has_an_absolute_deadline() {
+    let mut server = lines(Setup::limits(patient().first_message_timeout(10 * SECOND)));
+    for _ in 0..9 {
+        server.settle();
+        server.peer.send("x");
+        server.connection.advance(SECOND);
+    }
+    assert!(!server.connection.is_ended());
+    server.connection.advance(SECOND);
+    ends_by(&mut server, Deadline::FirstMessage);
+    // It ends in order: what there was to say was said.
+    assert!(server.peer.saw(Event::Shutdown));
+
+    let mut server = lines(Setup::limits(patient().first_message_timeout(10 * SECOND)));
+    server.settle();
+    server.connection.advance(9 * SECOND);
+    server.peer.send("in time\n");
+    server.settle();
+    server.connection.advance(1_000 * SECOND);
+    assert!(!server.connection.is_ended());
+}
+
+#[test]
+fn a_message_that_dribbles_is_cut_at_the_absolute_deadline() {
+    let mut server = lines(Setup::limits(patient().message_timeout(60 * SECOND)));
+    server.peer.send("whole\n");
+    server.settle();
+    server.connection.advance(1_000 * SECOND);
+    let begun = server.connection.clock.now();
+    while !server.connection.is_ended() {
+        server.peer.send("x");
+        server.settle();
+        server.connection.advance(9 * SECOND);
+        assert!(server.connection.clock.now() - begun < 100 * SECOND);
+    }
+    assert!(server.connection.clock.now() - begun >= 60 * SECOND);
+    ends_by(&mut server, Deadline::Message);
+}
+
+#[test]
+fn a_large_message_that_arrives_at_the_minimum_rate_is_not_cut() {
+    let limits = patient()
+        .message_timeout(10 * SECOND)
+        .min_receive_rate(1_000);
+    let bytes = frame(&[1; 300_000]);
+    let mut server = Setup::limits(limits.clone()).open(framed(), silent());
+    for chunk in bytes.chunks(1_000) {
+        server.peer.send(chunk);
+        server.settle();
+        server.connection.advance(SECOND);
+    }
+    assert_eq!(server.knobs.received(), 1);
+
+    let mut server = Setup::limits(limits).open(framed(), silent());
+    let mut seconds = 0;
+    for chunk in bytes.chunks(800) {
+        server.peer.send(chunk);
+        server.settle();
+        if server.connection.is_ended() {
+            break;
+        }
+        server.connection.advance(SECOND);
+        seconds += 1;
+    }
+    // 200 bytes a second too slow, with 10 seconds in hand.
+    assert!((45..=55).contains(&seconds), "after {seconds} s");
+    ends_by(&mut server, Deadline::Message);
+}
+
+#[test]
+fn each_message_has_its_own_deadline() {
+    let mut server = lines(Setup::limits(patient().message_timeout(10 * SECOND)));
+    for _ in 0..20 {
+        server.peer.send("half");
+        server.settle();
+        server.connection.advance(6 * SECOND);
+        server.peer.send(" whole\n");
+        server.settle();
+        assert!(!server.connection.is_ended());
+    }
+    assert_eq!(server.knobs.received(), 20);
+    // Even if messages always begin in the read that ends the one before.
+    server.peer.send("half");
+    for _ in 0..20 {
+        server.settle();
+        server.connection.advance(6 * SECOND);
+        server.peer.send(" whole\nhalf");
+        server.settle();
+        assert!(!server.connection.is_ended());
+    }
+}
+
+#[test]
+fn a_peer_that_reads_nothing_is_cut_by_the_write_deadline() {
+    let mut server = lines(Setup::limits(patient().write_timeout(30 * SECOND)));
+    server.peer.set_window(0);
+    server.settle();
+    server.connection.advance(100 * SECOND);
+    server.send("a".into());
+    server.settle();
+    server.connection.advance(29 * SECOND);
+    assert!(!server.connection.is_ended());
+    server.connection.advance(SECOND);
+    ends_by(&mut server, Deadline::Write);
+    assert!(server.peer.saw(Event::Abort), "the peer sees a reset");
+}
+
+#[test]
+fn a_window_of_one_byte_is_no_progress_and_a_slow_reader_is() {
+    let limits = patient()
+        .write_timeout(30 * SECOND)
+        .min_write_progress(1_000);
+    let message = Bytes::from(vec![1; 20_000]);
+    let mut server = Setup::limits(limits.clone()).open(framed(), silent());
+    server.peer.set_window(0);
+    server.send(message.clone());
+    server.settle();
+    for _ in 0..29 {
+        server.connection.advance(SECOND);
+        server.peer.open_window(1);
+        server.settle();
+        assert!(!server.connection.is_ended());
+    }
+    server.connection.advance(SECOND);
+    ends_by(&mut server, Deadline::Write);
+
+    let mut server = Setup::limits(limits).open(framed(), silent());
+    server.peer.set_window(0);
+    server.send(message);
+    server.settle();
+    while server.peer.written_len() < 20_004 {
+        assert!(!server.connection.is_ended());
+        server.connection.advance(29 * SECOND);
+        server.peer.open_window(1_000);
+        server.settle();
+    }
+    server.connection.advance(100 * SECOND);
+    assert!(!server.connection.is_ended(), "all is written");
+}
+
+#[test]
+fn a_flush_or_shutdown_that_never_ends_is_cut_by_the_write_deadline() {
+    let mut server = lines(Setup::limits(patient().write_timeout(30 * SECOND)));
+    server.peer.hold_flush();
+    server.peer.send("a\n");
+    server.settle();
+    server.connection.advance(30 * SECOND);
+    ends_by(&mut server, Deadline::Write);
+
+    let mut server = lines(Setup::limits(patient().write_timeout(30 * SECOND)));
+    server.peer.hold_shutdown();
+    server.knobs.set_status(ReactorStatus::Disconnect);
+    server.settle();
+    server.connection.advance(30 * SECOND);
+    ends_by(&mut server, Deadline::Write);
+}
+
+#[test]
+fn an_exhausted_control_reserve_is_under_the_write_deadline() {
+    let limits = patient()
+        .write_timeout(30 * SECOND)
+        .send_limits(SendLimits {
+            bulk_bytes: 100,
+            control_bytes: 100,
+            ..SendLimits::DEFAULT
+        });
+    let answer: Answer<Framed> = Box::new(|context, message| {
+        assert!(context.send_control(message).is_ok());
+        ReactorStatus::Continue
+    });
+    let mut server = Setup::limits(limits).open(framed(), answer);
+    server.knobs.set_policy(InputPolicy::Multiplexing);
+    server.peer.set_window(0);
+    server.peer.send(frame(&[1; 40]).repeat(100));
+    server.settle();
+    server.connection.advance(30 * SECOND);
+    ends_by(&mut server, Deadline::Write);
+}
+
+#[test]
+fn a_drain_is_forced_at_its_deadline() {
+    let drain = |server: &mut Opened<LinesCodec>, seconds: u32| {
+        let deadline = server.connection.clock.now() + seconds * SECOND;
+        server.connection.handle.drain(deadline);
+        server.settle();
+    };
+    // Whatever it waits for: a request, half a message, a sender, a writer, a flush, a shutdown.
+    type Wait = fn(&mut Opened<LinesCodec>);
+    let waits: [Wait; 6] = [
+        |server| server.knobs.set_in_flight(1),
+        |server| server.peer.send("half"),
+        |_| {},
+        |server| {
+            server.peer.set_window(0);
+            server.peer.send("a\n");
+        },
+        |server| {
+            server.peer.hold_flush();
+            server.peer.send("a\n");
+        },
+        |server| server.peer.hold_shutdown(),
+    ];
+    for (index, wait) in waits.into_iter().enumerate() {
+        let mut server = lines(Setup::limits(patient()));
+        server.settle();
+        wait(&mut server);
+        // The one that does nothing keeps its sender.
+        if index != 2 {
+            server.drop_sender();
+        }
+        server.settle();
+        drain(&mut server, 7);
+        server.connection.advance(6 * SECOND);
+        assert!(!server.connection.is_ended(), "wait {index}");
+        server.connection.advance(SECOND);
+        ends_by(&mut server, Deadline::Drain);
+        assert!(server.peer.saw(Event::Abort), "the peer sees a reset");
+    }
+
+    // Of several deadlines the earliest counts.
+    let mut server = lines(Setup::limits(patient()));
+    server.knobs.set_in_flight(1);
+    server.settle();
+    drain(&mut server, 7);
+    drain(&mut server, 100);
+    drain(&mut server, 5);
+    server.connection.advance(5 * SECOND);
+    ends_by(&mut server, Deadline::Drain);
+    assert_eq!(server.knobs.lock().drains, 1);
+}
+
+#[test]
+fn lingering_ends_by_itself_and_never_outlives_a_drain() {
+    let lingering = || {
+        let setup = Setup::limits(patient().linger_timeout(2 * SECOND));
+        setup.peer.set_lingers();
+        let mut server = lines(setup);
+        server.drop_sender();
+        server.settle();
+        server
+    };
+    let mut server = lingering();
+    server.knobs.set_status(ReactorStatus::Disconnect);
+    server.settle();
+    server.connection.advance(SECOND);
+    assert!(!server.connection.is_ended());
+    // However much the peer goes on to say.
+    server.peer.send("more\n");
+    server.settle();
+    server.connection.advance(SECOND);
+    assert_eq!(server.reason(), "disconnect");
+
+    let mut server = lingering();
+    let deadline = server.connection.clock.now() + SECOND;
+    server.connection.handle.drain(deadline);
+    server.settle();
+    assert!(!server.connection.is_ended());
+    server.connection.advance(SECOND);
+    // Everything was written, so nothing was forced and nothing is reset.
+    assert_eq!(server.reason(), "drained");
+    assert!(!server.peer.saw(Event::Abort));
+}
+
+#[test]
+fn an_age_ends_a_connection_in_order_and_not_all_of_them_at_once() {
+    let mut ages = HashSet::new();
+    for _ in 0..16 {
+        let limits = patient().max_age(1_000 * SECOND);
+        let mut server = lines(Setup::limits(limits));
+        server.drop_sender();
+        server.peer.send("a\n");
+        server.settle();
+        server.connection.advance(999 * SECOND);
+        assert!(!server.connection.is_ended());
+        let mut age = 999_000;
+        while !server.connection.is_ended() {
+            server.connection.advance(Duration::from_millis(500));
+            age += 500;
+            assert!(age <= 1_100_500, "older than age and jitter");
+        }
+        assert_eq!(server.reason(), "age");
+        assert_eq!(server.knobs.lock().drains, 1);
+        ages.insert(age);
+    }
+    assert!(ages.len() > 4, "they end together: {ages:?}");
+}
+
+#[test]
+fn an_age_finishes_what_is_in_flight_and_is_forced_after_the_drain_timeout() {
+    let limits = || patient().max_age(100 * SECOND).drain_timeout(5 * SECOND);
+    let aged = |limits| {
+        let mut server = lines(Setup::limits(limits));
+        server.drop_sender();
+        server.knobs.set_in_flight(1);
+        server.settle();
+        server.connection.advance(110 * SECOND);
+        assert!(!server.connection.is_ended());
+        assert_eq!(server.knobs.lock().drains, 1);
+        server
+    };
+    let mut server = aged(limits());
+    server.knobs.set_in_flight(0);
+    assert_eq!(server.reason(), "age");
+
+    let mut server = aged(limits());
+    server.connection.advance(5 * SECOND);
+    ends_by(&mut server, Deadline::Drain);
+}
+
+#[test]
+fn deadlines_on_the_input_stand_still_while_we_have_paused() {
+    let limits = patient()
+        .first_message_timeout(10 * SECOND)
+        .message_timeout(10 * SECOND);
+    let mut server = Setup::limits(limits).open(framed(), silent());
+    let bytes = frame(&[1; 100]);
+    server.peer.send(&bytes[..50]);
+    server.settle();
+    server.connection.advance(6 * SECOND);
+    server.knobs.set_ready(false);
+    server.connection.poll_once();
+    server.connection.advance(1_000 * SECOND);
+    server.connection.poll_once();
+    assert!(!server.connection.is_ended());
+    server.knobs.set_ready(true);
+    server.settle();
+    // Four of the ten seconds are left.
+    server.connection.advance(3 * SECOND);
+    assert!(!server.connection.is_ended());
+    server.connection.advance(SECOND);
+    let end = server.finish();
+    assert!(matches!(
+        end.reason,
+        CloseReason::Deadline(Deadline::FirstMessage | Deadline::Message)
+    ));
+    assert_eq!(end.reason.blame(), Blame::Peer);
+}
+
+#[test]
+fn answering_peers_that_flood_each_other_end_by_the_write_deadline() {
+    // Each waits for the other to read: neither can, and both know what to do.
+    let limits = patient()
+        .write_timeout(30 * SECOND)
+        .send_limits(SendLimits {
+            bulk_bytes: 10_000,
+            ..SendLimits::DEFAULT
+        });
+    // More comes back than was sent, until nothing between them has room for it.
+    let answer = || -> Answer<Framed> {
+        Box::new(|context, message| context.reply(vec![1; (message.len() * 2).min(40_000)].into()))
+    };
+    let mut ends: Vec<_> = (0..2)
+        .map(|_| Setup::limits(limits.clone()).open(framed(), answer()))
+        .collect();
+    for end in &ends {
+        end.peer.set_window(40_000);
+        for _ in 0..20 {
+            end.send(Bytes::from_static(&[1; 1_000]));
+        }
+    }
+    // Carry what each writes to the other, through a pipe of 40,000 bytes.
+    let mut carried = [0, 0];
+    let mut quiet = 0;
+    while quiet < 2 {
+        quiet += 1;
+        for from in 0..2 {
+            ends[from].settle();
+            let written = ends[from].peer.written();
+            if written.len() > carried[from] {
+                ends[1 - from].peer.send(&written[carried[from]..]);
+                carried[from] = written.len();
+                quiet = 0;
+            }
+        }
+        for to in 0..2 {
+            ends[to].settle();
+            let freed = ends[to].peer.bytes_read() + 40_000;
+            let granted = ends[1 - to].peer.granted();
+            if freed > granted {
+                ends[1 - to].peer.open_window(freed - granted);
+                quiet = 0;
+            }
+        }
+    }
+    for end in &mut ends {
+        assert!(!end.connection.is_ended());
+        end.connection.advance(30 * SECOND);
+        ends_by(end, Deadline::Write);
+    }
+}
