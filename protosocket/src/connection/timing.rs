@@ -11,6 +11,8 @@ pub(super) struct Timing {
     opened: Instant,
     /// When the last thing happened that keeps the connection from being idle.
     active: Instant,
+    /// It was not idle at the end of the last poll.
+    busy: bool,
     heard: bool,
     /// When the unfinished message began, on the input's own time, and what had been read then.
     message: Option<(Instant, u64)>,
@@ -46,6 +48,7 @@ impl Timing {
         Self {
             opened: now,
             active: now,
+            busy: false,
             heard: false,
             message: None,
             paused: Duration::ZERO,
@@ -76,6 +79,9 @@ impl Timing {
         self.follow_message(state);
         self.follow_writes(limits, state);
         if !state.idle {
+            self.busy = true;
+        } else if std::mem::take(&mut self.busy) {
+            // It was busy until this poll, however long ago the last one was.
             self.active = state.now;
         }
         let mut next = None;

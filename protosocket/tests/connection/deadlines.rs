@@ -456,3 +456,53 @@ fn answering_peers_that_flood_each_other_end_by_the_write_deadline() {
         ends_by(end, Deadline::Write);
     }
 }
+
+#[test]
+fn idle_means_that_nothing_is_begun_queued_or_in_flight() {
+    let idle = || lines(Setup::limits(patient().idle_timeout(10 * SECOND)));
+
+    let mut server = idle();
+    server.knobs.set_in_flight(1);
+    server.settle();
+    server.connection.advance(1_000 * SECOND);
+    assert!(!server.connection.is_ended(), "a request is in flight");
+    server.knobs.set_in_flight(0);
+    server.settle();
+    server.connection.advance(9 * SECOND);
+    assert!(!server.connection.is_ended());
+    server.connection.advance(SECOND);
+    ends_by(&mut server, Deadline::Idle);
+
+    let mut server = idle();
+    server.peer.send("half");
+    server.settle();
+    server.connection.advance(1_000 * SECOND);
+    assert!(!server.connection.is_ended(), "a message has begun");
+
+    let mut server = idle();
+    server.knobs.set_wants_outbound(false);
+    server.send("queued".into());
+    server.settle();
+    server.connection.advance(1_000 * SECOND);
+    assert!(!server.connection.is_ended(), "a message is queued");
+
+    let mut server = idle();
+    server.peer.set_window(0);
+    server.send("unsent".into());
+    server.settle();
+    server.connection.advance(1_000 * SECOND);
+    assert!(!server.connection.is_ended(), "a message is unsent");
+
+    // Messages either way are activity.
+    let mut server = idle();
+    for _ in 0..20 {
+        server.settle();
+        server.connection.advance(6 * SECOND);
+        server.send("a".into());
+        server.settle();
+        server.connection.advance(6 * SECOND);
+        server.peer.send("b\n");
+    }
+    server.settle();
+    assert!(!server.connection.is_ended());
+}
