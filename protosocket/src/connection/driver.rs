@@ -1060,7 +1060,8 @@ where
             now: work.now,
             bytes_in: self.stats.bytes_in,
             bytes_out: self.stats.bytes_out,
-            reading: open && !self.input_ended && !work.paused,
+            // The peer is not late as long as there may be more that it has sent.
+            reading: open && !self.input_ended && !work.paused && !work.exhausted,
             paused: open && !self.input_ended && work.paused,
             partial,
             unsent: !lingering && (!open || !self.is_flushed() || self.output == Output::Finishing),

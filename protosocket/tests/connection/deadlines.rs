@@ -506,3 +506,56 @@ fn idle_means_that_nothing_is_begun_queued_or_in_flight() {
     server.settle();
     assert!(!server.connection.is_ended());
 }
+
+#[test]
+fn a_clock_that_jumps_does_not_close_a_connection_whose_input_waits() {
+    let jump = 600 * SECOND;
+    let limits = Limits::server()
+        .first_message_timeout(10 * SECOND)
+        .message_timeout(10 * SECOND)
+        .idle_timeout(10 * SECOND)
+        .write_timeout(10 * SECOND);
+
+    // The first message.
+    let mut server = lines(Setup::limits(limits.clone()));
+    server.settle();
+    server.connection.clock.advance(jump);
+    server.peer.send("a\n");
+    server.settle();
+    assert_eq!(server.peer.written(), b"a\n");
+    assert!(!server.connection.is_ended());
+
+    // An idle connection.
+    server.connection.clock.advance(jump);
+    server.peer.send("b\n");
+    server.settle();
+    assert!(!server.connection.is_ended());
+
+    // The rest of a message, small and large.
+    server.peer.send("half");
+    server.settle();
+    server.connection.clock.advance(jump);
+    server.peer.send(" whole\n");
+    server.settle();
+    assert!(!server.connection.is_ended());
+    let mut server = Setup::limits(limits.clone()).open(framed(), always(Bytes::new()));
+    let bytes = frame(&vec![1; 3_000_000]);
+    server.peer.send(frame(b"first"));
+    server.peer.send(&bytes[..100]);
+    server.settle();
+    server.connection.clock.advance(jump);
+    server.peer.send(&bytes[100..]);
+    server.settle();
+    assert!(!server.connection.is_ended());
+    assert_eq!(server.knobs.received(), 2);
+
+    // A peer that has read meanwhile.
+    let mut server = lines(Setup::limits(limits));
+    server.peer.set_window(0);
+    server.peer.send("a\n");
+    server.settle();
+    server.peer.open_window(usize::MAX);
+    server.connection.clock.advance(jump);
+    server.settle();
+    assert!(!server.connection.is_ended());
+}
