@@ -124,7 +124,11 @@ pub(crate) fn stream() -> (Stream, Peer) {
 impl Peer {
     /// Let the connection read these bytes, in reads of their own.
     pub(crate) fn send(&self, bytes: impl AsRef<[u8]>) {
-        self.push(Read::Bytes(Bytes::copy_from_slice(bytes.as_ref())));
+        let bytes = bytes.as_ref();
+        // A read of nothing would be the end.
+        if !bytes.is_empty() {
+            self.push(Read::Bytes(Bytes::copy_from_slice(bytes)));
+        }
     }
 
     /// Let one read fail. Errors that are not transient stay.

@@ -9,3 +9,5 @@ mod deadlines;
 mod faults;
 mod input;
 mod output;
+mod receive;
+mod transports;
