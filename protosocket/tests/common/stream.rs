@@ -40,6 +40,15 @@ enum Read {
     End,
 }
 
+impl Read {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Error(_) | Self::End => 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum WriteFault {
     Error(io::ErrorKind),
@@ -192,6 +201,25 @@ impl Peer {
     /// All that was written.
     pub(crate) fn written(&self) -> Vec<u8> {
         self.lock().written.clone()
+    }
+
+    /// Give up what was written, which a real stream would not hold.
+    pub(crate) fn forget_written(&self) {
+        let mut state = self.lock();
+        state.written = Vec::new();
+        state.writes = Vec::new();
+    }
+
+    /// Take back what has been sent and not been read beyond this, as a peer does whose own
+    /// buffer is full.
+    pub(crate) fn forget_unread(&self, bytes: usize) {
+        let mut state = self.lock();
+        let mut unread: usize = state.reads.iter().map(Read::len).sum();
+        while unread > bytes
+            && let Some(read) = state.reads.pop_back()
+        {
+            unread -= read.len();
+        }
     }
 
     /// How much was written.

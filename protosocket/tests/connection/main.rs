@@ -8,6 +8,8 @@ mod closing;
 mod deadlines;
 mod faults;
 mod input;
+#[cfg(target_os = "linux")]
+mod memory;
 mod output;
 mod receive;
 mod transports;

@@ -1,0 +1,92 @@
+//! What connections hold while they are idle, and while their peers do not read.
+//!
+//! Memory is measured as the kernel counts it, so each test runs in a process of its own.
+
+use std::{env, fs, process::Command};
+
+use protosocket::LinesCodec;
+
+use crate::common::{Opened, Setup, echo, frame, framed};
+
+/// Set in the process of its own.
+const ALONE: &str = "PROTOSOCKET_TEST_ALONE";
+
+/// Run `test`, which is called `name`, in a process where nothing else takes memory.
+fn alone(name: &str, test: impl FnOnce()) {
+    if env::var_os(ALONE).is_some() {
+        return test();
+    }
+    let output = Command::new(env::current_exe().expect("a test knows its program"))
+        .args(["--exact", name, "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .expect("a program can be run twice");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
+/// What this process holds, in bytes.
+fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let mut words = line.expect("it has a line for it").split_whitespace();
+    let kib: usize = words
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .expect("a number");
+    kib * 1024
+}
+
+#[test]
+fn d11_an_idle_connection_holds_no_buffer() {
+    alone("memory::d11_an_idle_connection_holds_no_buffer", || {
+        let used = || {
+            let mut server = Setup::default().open(framed(), echo());
+            for size in [10, 100_000, 1_000_000, 10] {
+                server.peer.send(frame(&vec![1; size]));
+                server.settle();
+                assert_eq!(
+                    server.knobs.lock().received.pop().map(|m| m.len()),
+                    Some(size)
+                );
+            }
+            server.peer.forget_written();
+            server.knobs.lock().received = Vec::new();
+            server
+        };
+        // The thread's own buffers are there from here on.
+        drop((0..10).map(|_| used()).collect::<Vec<_>>());
+        let before = resident();
+        let idle: Vec<Opened<_>> = (0..1_000).map(|_| used()).collect();
+        let each = (resident() - before) / idle.len();
+        // The connection, its channel, and what the test itself keeps.
+        assert!((1..6 * 1024).contains(&each), "{each} bytes for each");
+    });
+}
+
+#[test]
+fn d10_memory_is_flat_while_peers_do_not_read() {
+    alone("memory::d10_memory_is_flat_while_peers_do_not_read", || {
+        let flooded = |requests: usize| {
+            let mut server = Setup::bulk(64 * 1024).open(LinesCodec::new(), echo());
+            server.peer.set_window(0);
+            server.settle();
+            for _ in 0..requests {
+                server.peer.send([b'x'; 999]);
+                server.peer.send("\n");
+                server.settle();
+                server.peer.forget_unread(64 * 1024);
+            }
+            server
+        };
+        drop(flooded(1_000));
+        let before = resident();
+        let server = flooded(200_000);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 1024 * 1024, "{grown} bytes of 200 MB");
+        assert!(server.connection.connection().stats().bytes_in < 256 * 1024);
+    });
+}
