@@ -559,3 +559,23 @@ fn a_clock_that_jumps_does_not_close_a_connection_whose_input_waits() {
     server.settle();
     assert!(!server.connection.is_ended());
 }
+
+#[test]
+fn a_pause_that_ends_in_the_same_poll_stops_no_deadline() {
+    let limits = patient()
+        .message_timeout(10 * SECOND)
+        .send_limits(SendLimits {
+            bulk_bytes: 10,
+            ..SendLimits::DEFAULT
+        });
+    let mut server = lines(Setup::limits(limits));
+    server.peer.set_window(0);
+    server.peer.send("a line that fills it\nanother\nhalf");
+    server.settle();
+    assert_eq!(server.knobs.received(), 1, "the send buffer is full");
+    server.peer.open_window(usize::MAX);
+    server.settle();
+    assert_eq!(server.knobs.received(), 2);
+    server.connection.advance(10 * SECOND);
+    ends_by(&mut server, Deadline::Message);
+}
