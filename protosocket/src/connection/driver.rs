@@ -76,7 +76,8 @@ pub(super) struct Driver<S, R: MessageReactor> {
     input_ended: bool,
     /// The reactor has been told that the input ended.
     told_end_of_input: bool,
-    /// The input ended inside a message: the reason for the end, once all is answered.
+    /// The input ended where it must not, inside a message as a rule: the reason for the end, once
+    /// all is answered.
     truncated: Option<Box<DecodeError>>,
     /// The stream may hold bytes that were written and not flushed.
     unflushed: bool,
@@ -508,6 +509,11 @@ where
                     return Some(false);
                 }
                 step = self.receive.decode_end(&mut self.codec, scratch);
+                if let Step::Failed(error) = step {
+                    // What came before it is answered all the same.
+                    self.truncated = Some(error);
+                    step = Step::Starved;
+                }
             }
             let message = match step {
                 Step::Message(message) => message,
@@ -564,12 +570,6 @@ where
     }
 
     fn on_decode_error(&mut self, now: Instant, error: DecodeError) {
-        if matches!(error, DecodeError::Truncated { .. }) {
-            // What came before it is answered all the same.
-            self.truncated = Some(Box::new(error));
-            self.end_input(now);
-            return;
-        }
         self.tell_decode_error(now, &error);
         if self.phase == Phase::Open {
             self.close(CloseReason::Decode(error));

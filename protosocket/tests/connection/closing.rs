@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use protosocket::{
     Blame, Clock, CloseReason, DecodeError, Decoded, LinesCodec, ReactorStatus, SendLimits,
-    TrySendError,
+    TokioCodec, TrySendError,
 };
 use tokio::sync::oneshot;
 
@@ -477,6 +477,29 @@ fn input_that_ends_inside_a_message_leaves_earlier_requests_their_answers() {
         server.peer.written(),
         [frame(b"whole"), frame(b"late")].concat()
     );
+}
+
+#[test]
+fn a_foreign_codec_whose_input_ends_early_leaves_earlier_requests_their_answers() {
+    // Such a codec has an error of its own for input that ends inside a message.
+    let codec = tokio_util::codec::LengthDelimitedCodec::new();
+    let mut server = Setup::default().open(TokioCodec::<_, Bytes>::new(codec), silent());
+    server.knobs.set_in_flight(1);
+    server.peer.send(frame(b"whole"));
+    server.peer.send(&frame(b"cut off")[..6]);
+    server.peer.end();
+    server.drop_sender();
+    server.settle();
+    assert!(!server.connection.is_ended());
+    server.knobs.produce([Bytes::from_static(b"late")]);
+    server.knobs.set_in_flight(0);
+    assert!(matches!(
+        server.finish().reason,
+        CloseReason::Decode(DecodeError::Other(_))
+    ));
+    assert_eq!(server.peer.written(), frame(b"late"));
+    let knobs = server.knobs.lock();
+    assert_eq!((knobs.ends_of_input, knobs.decode_errors.len()), (1, 1));
 }
 
 #[test]
