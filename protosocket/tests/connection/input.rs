@@ -255,6 +255,23 @@ fn d22_a_flood_is_read_in_bounded_steps_and_answered_meanwhile() {
 }
 
 #[test]
+fn d22_large_messages_are_read_in_bounded_steps() {
+    let mut server = Setup::default().open(framed(), silent());
+    let flood = frame(&vec![1; 64 * 1024]).repeat(40);
+    server.peer.send(&flood);
+    let mut read = 0;
+    while server.peer.bytes_read() < flood.len() {
+        assert!(server.connection.is_woken(), "it must ask to go on");
+        server.connection.poll_once();
+        let step = server.peer.bytes_read() - read;
+        assert!(step <= 128 * 1024, "{step} bytes in one poll");
+        read += step;
+    }
+    server.settle();
+    assert_eq!(server.knobs.received(), 40);
+}
+
+#[test]
 fn c10_reads_of_one_byte_are_bounded_in_number() {
     let mut server = Setup::default().open(framed(), silent());
     server.peer.set_max_read(1);

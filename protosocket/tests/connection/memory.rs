@@ -45,7 +45,7 @@ fn d11_an_idle_connection_holds_no_buffer() {
     alone("memory::d11_an_idle_connection_holds_no_buffer", || {
         let used = || {
             let mut server = Setup::default().open(framed(), echo());
-            for size in [10, 100_000, 1_000_000, 10] {
+            for size in [10, 100_000, 10] {
                 server.peer.send(frame(&vec![1; size]));
                 server.settle();
                 assert_eq!(
@@ -53,6 +53,8 @@ fn d11_an_idle_connection_holds_no_buffer() {
                     Some(size)
                 );
             }
+            server.peer.send(frame(&[1; 100]).repeat(300));
+            server.settle();
             server.peer.forget_written();
             server.knobs.lock().received = Vec::new();
             server
@@ -61,9 +63,9 @@ fn d11_an_idle_connection_holds_no_buffer() {
         drop((0..10).map(|_| used()).collect::<Vec<_>>());
         let before = resident();
         let idle: Vec<Opened<_>> = (0..1_000).map(|_| used()).collect();
-        let each = (resident() - before) / idle.len();
+        let each = resident().saturating_sub(before) / idle.len();
         // The connection, its channel, and what the test itself keeps.
-        assert!((1..6 * 1024).contains(&each), "{each} bytes for each");
+        assert!(each < 6 * 1024, "{each} bytes for each");
     });
 }
 
