@@ -85,6 +85,8 @@ pub(super) struct Driver<S, R: MessageReactor> {
     producer_done: bool,
     /// Which of channel and reactor is asked first, so that neither starves the other.
     producer_first: bool,
+    /// Channel and reactor found no room when they were asked last.
+    crowded_out: bool,
     /// `None` if nobody listens.
     span: Option<Box<tracing::Span>>,
 }
@@ -185,6 +187,7 @@ where
             unflushed: false,
             producer_done: false,
             producer_first: false,
+            crowded_out: false,
             config,
             span,
         }
@@ -347,7 +350,10 @@ where
     // The phases. Each returns whether it has done anything that may let something else happen.
 
     fn poll_open(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
-        let mut progress = self.receive(cx, work);
+        self.producer_first = !self.producer_first;
+        // Answers may take all the room that there is: then whoever found none comes first.
+        let mut progress = self.crowded_out && self.pull(cx, work);
+        progress |= self.phase == Phase::Open && self.receive(cx, work);
         if self.phase == Phase::Open {
             self.react(cx, work);
         }
@@ -736,7 +742,8 @@ where
         if self.phase == Phase::Closing {
             return self.pull_channel(work) | self.pull_rest(work);
         }
-        self.producer_first = !self.producer_first;
+        let send = self.send.as_ref().expect(SEND);
+        self.crowded_out = !self.config.limits().send.has_room(send);
         let mut pulled = false;
         if self.producer_first {
             pulled |= self.pull_reactor(cx, work);

@@ -421,6 +421,22 @@ fn channel_and_reactor_do_not_starve_each_other() {
         assert!(share >= 4_000, "{share} of 10,000 bytes");
     }
 }
+
+#[test]
+fn a_peer_that_asks_for_more_than_it_reads_does_not_starve_the_channel() {
+    let mut server = Setup::bulk(1_000).open(one_byte(), always(part(1, 100)));
+    server.peer.set_window(0);
+    server.peer.send(vec![0; 1_000]);
+    server.settle();
+    server.send(part(2, 100));
+    // Each answer that leaves makes room for one message, and a thousand requests want it.
+    for _ in 0..30 {
+        server.peer.open_window(100);
+        server.settle();
+    }
+    assert!(server.peer.written().contains(&2));
+}
+
 /// Does something that writes nothing for as long as it is let.
 struct Restless {
     calls: Rc<Cell<usize>>,
