@@ -124,31 +124,33 @@ fn d21_the_send_limit_counts_bytes_and_messages() {
 
 #[test]
 fn a_reply_queue_is_asked_again_after_each_write_to_a_slow_reader() {
-    let mut server = Setup::default().open(one_byte(), silent());
-    server.knobs.set_produces(true);
-    server.peer.set_window(0);
-    server.settle();
-    let mut total = 0;
-    // Bursts of 3 MiB, above the limit of 1 MiB: only a part of each fits.
-    for burst in 1..=4 {
-        server
-            .knobs
-            .produce((0..48).map(|_| part(burst, 64 * 1024)));
-        server.settle();
-        assert!(server.knobs.unproduced() > 0, "the limit was not met");
-        total += 48 * 64 * 1024;
-        while server.peer.written_len() < total {
-            assert!(server.peer.is_write_blocked(), "it waits for nothing");
-            // Room for a part of what is encoded, or for all of it and more.
-            let room = if burst % 2 == 0 { 300_001 } else { 1_500_000 };
-            server.peer.open_window(room);
-            server.settle();
-        }
+    for policy in [InputPolicy::Answering, InputPolicy::Multiplexing] {
+        let mut server = Setup::default().open(one_byte(), silent());
+        server.knobs.set_policy(policy);
+        server.knobs.set_produces(true);
         server.peer.set_window(0);
-        assert_eq!(server.knobs.unproduced(), 0);
+        server.settle();
+        let mut total = 0;
+        // Bursts of 3 MiB, above the limit of 1 MiB: only a part of each fits.
+        for burst in 1..=4 {
+            let parts = (0..48).map(|_| part(burst, 64 * 1024));
+            server.knobs.produce(parts);
+            server.settle();
+            assert!(server.knobs.unproduced() > 0, "the limit was not met");
+            total += 48 * 64 * 1024;
+            while server.peer.written_len() < total {
+                assert!(server.peer.is_write_blocked(), "it waits for nothing");
+                // Room for a part of what is encoded, or for all of it and more.
+                let room = if burst % 2 == 0 { 300_001 } else { 1_500_000 };
+                server.peer.open_window(room);
+                server.settle();
+            }
+            server.peer.set_window(0);
+            assert_eq!(server.knobs.unproduced(), 0);
+        }
+        let written = server.peer.written();
+        assert!(written.is_sorted() && written.len() == total);
     }
-    let written = server.peer.written();
-    assert!(written.is_sorted() && written.len() == total);
 }
 
 #[test]
