@@ -574,8 +574,9 @@ fn a_pause_that_ends_in_the_same_poll_stops_no_deadline() {
     server.settle();
     assert_eq!(server.knobs.received(), 1, "the send buffer is full");
     server.peer.open_window(usize::MAX);
-    server.settle();
+    server.connection.poll_once();
     assert_eq!(server.knobs.received(), 2);
+    assert!(!server.connection.is_woken(), "it sleeps after this poll");
     server.connection.advance(10 * SECOND);
     ends_by(&mut server, Deadline::Message);
 }
