@@ -71,6 +71,16 @@ pub trait Decoder {
     /// `on_decode_error`, may send a last message, and the connection ends.
     fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<Self::Message>, DecodeError>;
 
+    /// Whether a message has begun, of which every byte that arrived has been consumed.
+    ///
+    /// Asked when the decoder has advanced the input since its last message and nothing is left
+    /// of it: a message that has begun is subject to `message_timeout`, and holds up a drain. A
+    /// decoder that steps over what is no part of a message, a keepalive or a blank line, answers
+    /// for it here.
+    fn is_inside(&self) -> bool {
+        true
+    }
+
     /// The input has ended, and [`decode`](Self::decode) wants more than what is left.
     ///
     /// Called until it answers `None`. A protocol in which the end of input completes a message
@@ -130,6 +140,10 @@ impl<E: Encoder, D: Decoder> Decoder for (E, D) {
 
     fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<Self::Message>, DecodeError> {
         self.1.decode(input)
+    }
+
+    fn is_inside(&self) -> bool {
+        self.1.is_inside()
     }
 
     fn decode_end(&mut self, input: &mut Input<'_>) -> Result<Option<Self::Message>, DecodeError> {

@@ -38,10 +38,10 @@ impl<T: Serialize> Encoder for T {
 
 /// Gives each message of a [`Serialize`] an empty buffer, which is reused.
 ///
-/// Small messages are copied from that buffer into the send memory; messages of 16 KiB or more
-/// take their buffer along and are sent from it without a copy. What is retained between messages
-/// is one buffer of at most `max_retained` bytes.
-#[derive(Debug, Clone, Default)]
+/// Messages are copied from that buffer into the send memory; those above `max_retained` bytes take
+/// their buffer along, and if they have 16 KiB or more they are sent from it without a copy. What
+/// is retained between messages is one buffer of at most `max_retained` bytes.
+#[derive(Debug, Clone)]
 pub struct PooledEncoder<S> {
     serializer: S,
     buffer: Vec<u8>,
@@ -63,9 +63,15 @@ impl<S: Serialize> PooledEncoder<S> {
         }
     }
 
-    /// The memory that is retained right now, in bytes.
+    /// The memory that is retained, in bytes.
     pub fn retained(&self) -> usize {
         self.buffer.capacity()
+    }
+}
+
+impl<S: Serialize + Default> Default for PooledEncoder<S> {
+    fn default() -> Self {
+        Self::new(S::default())
     }
 }
 

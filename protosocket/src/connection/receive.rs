@@ -119,8 +119,8 @@ impl ReceiveBuffer {
     }
 
     /// Whether a message has begun and is not complete.
-    pub(super) fn has_partial(&self, scratch: &Scratch) -> bool {
-        self.inside || self.skip > 0 || self.len(scratch) > 0
+    pub(super) fn has_partial(&self, scratch: &Scratch, decoder: &impl Decoder) -> bool {
+        self.skip > 0 || self.len(scratch) > 0 || (self.inside && decoder.is_inside())
     }
 
     /// Read once, at most `limit` bytes; 0 means that the input has ended.
@@ -207,6 +207,7 @@ impl ReceiveBuffer {
             if let Ok(Decoded::Message(_)) = &result
                 && let Some(rest) = rest
                 && rest < shown
+                && shown - rest <= limit
             {
                 scratch.start += shown - rest;
                 self.on_message(shown - rest);
@@ -285,6 +286,7 @@ impl ReceiveBuffer {
             Decoded::Message(_) if consumed == 0 => {
                 Err(DecodeError::NoProgress("a message of no bytes"))
             }
+            Decoded::Message(_) if consumed > limit => Err(too_large(consumed, limit)),
             Decoded::Message(message) => {
                 self.on_message(consumed);
                 Ok(Some(Step::Message(message)))
@@ -292,6 +294,7 @@ impl ReceiveBuffer {
             Decoded::Skip(0) if consumed == 0 => Err(DecodeError::NoProgress("a skip of no bytes")),
             Decoded::Skip(count) => {
                 self.skip = count;
+                self.need = 0;
                 Ok(None)
             }
             Decoded::Need(need) => {
@@ -305,10 +308,7 @@ impl ReceiveBuffer {
                     return Ok(None);
                 }
                 if need > limit {
-                    return Err(DecodeError::TooLarge {
-                        size: need as u64,
-                        limit: limit as u64,
-                    });
+                    return Err(too_large(need, limit));
                 }
                 self.need = need;
                 let all_shown = self.kept.is_empty() || scratch.len() == 0;
@@ -372,11 +372,18 @@ impl ReceiveBuffer {
         self.kept
     }
 
-    /// Put what is unread where it outlives the poll, and give back memory that is not needed.
-    pub(super) fn rest(&mut self, scratch: &mut Scratch) {
+    /// Put what is unread where it outlives the poll, and give back memory that is not needed;
+    /// `read` bytes came in this poll.
+    pub(super) fn rest(&mut self, scratch: &mut Scratch, read: usize) {
         self.keep(scratch);
-        if self.kept.is_empty() && self.kept.capacity() > 0 {
+        let (len, capacity) = (self.kept.len(), self.kept.capacity());
+        if len == 0 && capacity > 0 {
             memory::give_receive_buffer(std::mem::take(&mut self.kept));
+        } else if capacity > LARGE.max(4 * len) && read < capacity / 8 {
+            // The beginning of a message must not hold the buffer of an earlier one. Where more
+            // is arriving, the buffer will be filled and is worth its memory.
+            let kept = BytesMut::from(&self.kept[..]);
+            memory::give_receive_buffer(std::mem::replace(&mut self.kept, kept));
         }
     }
 
@@ -390,6 +397,9 @@ impl ReceiveBuffer {
             let read = scratch.len().min(clamp(self.skip));
             scratch.start += read;
             self.skip -= read as u64;
+            // What was skipped was a message, as a rule. A decoder that skips a part of one
+            // consumes some more of it.
+            self.inside = self.skip > 0;
         }
         self.skip == 0
     }
@@ -475,6 +485,14 @@ impl ReceiveBuffer {
         }
         scratch.clear();
         self.moved = 0;
+    }
+}
+
+#[cold]
+fn too_large(size: usize, limit: usize) -> DecodeError {
+    DecodeError::TooLarge {
+        size: size as u64,
+        limit: limit as u64,
     }
 }
 

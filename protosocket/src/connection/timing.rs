@@ -64,6 +64,11 @@ impl Timing {
         self.message = None;
     }
 
+    /// The stream has taken all that there was to write: what comes next has its own time.
+    pub(super) fn on_all_taken(&mut self) {
+        self.stalled = None;
+    }
+
     /// Something was received or sent.
     pub(super) fn on_activity(&mut self, now: Instant) {
         self.active = now;

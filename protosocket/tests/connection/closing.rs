@@ -1,9 +1,12 @@
 //! How and when a connection ends: what was accepted is sent first, and everybody is told why.
 
 use std::{
+    cell::RefCell,
+    collections::VecDeque,
     future::Future,
     io,
     pin::pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -11,8 +14,9 @@ use std::{
 
 use bytes::Bytes;
 use protosocket::{
-    Blame, Clock, CloseReason, DecodeError, Decoded, LinesCodec, ReactorStatus, SendLimits,
-    TokioCodec, TrySendError,
+    Blame, Clock, CloseReason, DecodeError, Decoded, EncodeError, Encoder, LinesCodec,
+    MessageReactor, ReactorContext, ReactorStatus, SendBuffer, SendError, SendLimits, TokioCodec,
+    TrySendError, channel,
 };
 use tokio::sync::oneshot;
 
@@ -755,4 +759,86 @@ fn d7_queued_messages_are_dropped_at_once_so_that_their_requests_resolve() {
 
 fn noop() -> Context<'static> {
     Context::from_waker(Waker::noop())
+}
+
+/// Keeps what comes through the channel, and produces it when it is asked to.
+struct Queues(Rc<RefCell<VecDeque<Bytes>>>);
+
+impl MessageReactor for Queues {
+    type Codec = (Raw, ByHand<Bytes>);
+    type Inbound = Bytes;
+    type Outbound = Bytes;
+    type LogicalOutbound = Bytes;
+
+    fn on_inbound_message(
+        &mut self,
+        _context: &mut ReactorContext<'_, Self::Codec>,
+        _message: Bytes,
+    ) -> ReactorStatus {
+        ReactorStatus::Continue
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        _context: &mut ReactorContext<'_, Self::Codec>,
+        message: Bytes,
+    ) -> Result<(), SendError<Bytes>> {
+        self.0.borrow_mut().push_back(message);
+        Ok(())
+    }
+
+    fn poll_outbound_many(
+        &mut self,
+        _cx: &mut Context<'_>,
+        context: &mut ReactorContext<'_, Self::Codec>,
+    ) -> Poll<Option<()>> {
+        match self.0.borrow_mut().pop_front() {
+            Some(message) => {
+                context.send(message).expect("there is room");
+                Poll::Ready(Some(()))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+#[test]
+fn d2_what_the_last_message_made_the_reactor_produce_is_sent() {
+    for polls_before in 0..3 {
+        let (sender, receiver) = channel(8);
+        let queue = Rc::new(RefCell::new(VecDeque::new()));
+        let codec = (Raw, ByHand::new(|input| Ok(Decoded::Need(input.len() + 1))));
+        let mut client = Setup::client().drive(codec, Queues(queue.clone()), receiver);
+        for _ in 0..polls_before {
+            client.poll_once();
+        }
+        sender
+            .try_send(Bytes::from_static(b"last"))
+            .expect("there is room");
+        drop(sender);
+        let end = client.finish();
+        assert_eq!(end.stats.messages_out, 1, "after {polls_before} polls");
+        assert!(queue.borrow().is_empty());
+    }
+}
+
+#[test]
+fn d20_a_message_whose_encoder_panics_is_counted() {
+    struct Panics;
+
+    impl Encoder for Panics {
+        type Message = Bytes;
+
+        fn encode(&mut self, _: Bytes, _: &mut SendBuffer) -> Result<(), EncodeError> {
+            panic!("as it was told");
+        }
+    }
+
+    let decoder = ByHand::<Bytes>::new(|input| Ok(Decoded::Need(input.len() + 1)));
+    let mut server = Setup::default().open((Panics, decoder), silent());
+    server.settle();
+    for _ in 0..3 {
+        server.send(Bytes::from_static(b"x"));
+    }
+    assert_eq!(server.finish().stats.unsent, 3);
 }

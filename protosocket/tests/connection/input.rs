@@ -4,12 +4,14 @@ use std::{
     cell::{Cell, OnceCell},
     io,
     rc::Rc,
+    task::Context,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use protosocket::{
-    CloseReason, DecodeError, Decoded, Decoder, Input, LengthDelimitedCodec, Limits, LinesCodec,
-    ReactorStatus, Varint,
+    Clock, CloseReason, DecodeError, Decoded, Decoder, Input, LengthDelimitedCodec, Limits,
+    LinesCodec, MessageReactor, ReactorContext, ReactorStatus, SendError, Varint, channel,
 };
 
 use crate::common::{ByHand, Opened, Raw, Setup, echo, frame, framed, probe::Knobs, silent};
@@ -484,4 +486,153 @@ fn d25_a_scanning_decoder_is_shown_new_bytes_only_when_there_are_some() {
     assert_eq!(server.knobs.lock().received, [line + 1]);
     assert!(looked_at.get() <= line, "looked at {}", looked_at.get());
     assert!(calls.get() <= line + 1, "{} calls", calls.get());
+}
+
+#[test]
+fn d11b_a_message_above_the_limit_is_refused_however_it_is_cut() {
+    for cut in [0, 2, 50, 104] {
+        let limits = Limits::server().max_message_size(64);
+        let mut server = Setup::limits(limits).open(framed(), silent());
+        let bytes = frame(&[1; 100]);
+        server.peer.send(bytes.slice(..cut));
+        server.settle();
+        server.peer.send(bytes.slice(cut..));
+        server.settle();
+        assert_eq!(server.knobs.received(), 0, "cut at {cut}");
+        assert_eq!(server.reason(), "decode", "cut at {cut}");
+    }
+}
+
+#[test]
+fn d4_a_skip_forgets_what_was_needed_for_the_skipped_message() {
+    // A message that begins with 0xff is asked for whole and then skipped from its front.
+    let decoder = ByHand::<Bytes>::new(|input| match input.bytes() {
+        [] => Ok(Decoded::Need(1)),
+        [0xff, ..] if input.len() < 16 => Ok(Decoded::Need(16)),
+        [0xff, ..] => Ok(Decoded::Skip(16)),
+        _ => Ok(Decoded::Message(input.take(1))),
+    });
+    let mut server = Setup::default().open((Raw, decoder), silent());
+    for _ in 0..2 {
+        server.peer.send([0xff; 8]);
+        server.settle();
+    }
+    server.peer.send([1]);
+    server.settle();
+    assert_eq!(server.knobs.received(), 1);
+}
+
+/// A keepalive is a byte of 0; every other byte is a message.
+struct Keepalives;
+
+impl Decoder for Keepalives {
+    type Message = Bytes;
+
+    fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<Bytes>, DecodeError> {
+        match input.bytes() {
+            [] => Ok(Decoded::Need(1)),
+            [0, ..] => {
+                input.advance(1);
+                Ok(Decoded::Need(1))
+            }
+            _ => Ok(Decoded::Message(input.take(1))),
+        }
+    }
+
+    fn is_inside(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn what_stands_between_messages_begins_none() {
+    let mut server = Setup::default().open((Raw, Keepalives), silent());
+    server.drop_sender();
+    server.peer.send([1, 0]);
+    server.settle();
+    let at = server.connection.clock.now() + Duration::from_secs(5);
+    server.connection.handle.drain(at);
+    server.settle();
+    assert_eq!(server.reason(), "drained");
+}
+
+#[test]
+fn a_message_that_was_skipped_has_ended() {
+    let decoder = ByHand::<Bytes>::new(|input| {
+        if input.len() < 4 {
+            return Ok(Decoded::Need(4));
+        }
+        input.advance(4);
+        Ok(Decoded::Skip(10))
+    });
+    let mut server = Setup::default().open((Raw, decoder), silent());
+    server.drop_sender();
+    server.peer.send([0; 14]);
+    server.settle();
+    let at = server.connection.clock.now() + Duration::from_secs(5);
+    server.connection.handle.drain(at);
+    server.settle();
+    assert_eq!(server.reason(), "drained");
+}
+
+/// Hands over when it is told to, to look at what a connection has kept.
+struct Surrenders(Rc<Cell<bool>>);
+
+impl MessageReactor for Surrenders {
+    type Codec = LinesCodec;
+    type Inbound = String;
+    type Outbound = String;
+    type LogicalOutbound = String;
+
+    fn on_inbound_message(
+        &mut self,
+        _context: &mut ReactorContext<'_, LinesCodec>,
+        _message: String,
+    ) -> ReactorStatus {
+        ReactorStatus::Continue
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        context: &mut ReactorContext<'_, LinesCodec>,
+        message: String,
+    ) -> Result<(), SendError<String>> {
+        context.send(message)
+    }
+
+    fn poll(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _context: &mut ReactorContext<'_, LinesCodec>,
+    ) -> ReactorStatus {
+        match self.0.get() {
+            true => ReactorStatus::Handover,
+            false => ReactorStatus::Continue,
+        }
+    }
+}
+
+#[test]
+fn d11_the_beginning_of_a_message_does_not_keep_the_buffer_of_a_long_one() {
+    let (_sender, receiver) = channel(8);
+    let surrender = Rc::new(Cell::new(false));
+    let codec = LinesCodec::new().max_length(32 << 20);
+    let reactor = Surrenders(surrender.clone());
+    let mut server = Setup::default().drive(codec, reactor, receiver);
+    let mut line = vec![b'a'; 4_000_000];
+    line.extend_from_slice(b"\nb");
+    server.peer.send(line);
+    server.settle();
+    server.peer.send(b"\nb");
+    server.settle();
+    surrender.set(true);
+    server.poll_once();
+    server.settle();
+    let unread = server.finish().handover.expect("it surrendered").unread;
+    assert_eq!(&unread[..], b"b");
+    assert!(
+        unread.capacity() <= 64 * 1024,
+        "{} bytes",
+        unread.capacity()
+    );
 }

@@ -204,6 +204,7 @@ where
             Poll::Ready(Ok(count)) => {
                 work.bytes -= count.min(work.bytes);
                 self.stats.bytes_in += count as u64;
+                work.dry = false;
                 true
             }
             Poll::Ready(Err(error)) => match transient(&error) {

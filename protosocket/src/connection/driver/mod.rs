@@ -250,7 +250,8 @@ where
             }
             break;
         }
-        self.receive.rest(&mut work.scratch);
+        self.receive
+            .rest(&mut work.scratch, BYTES_PER_POLL - work.bytes);
         if self.send.as_ref().is_some_and(|send| send.is_empty())
             && let Some(buffer) = self.send.take()
         {
@@ -505,7 +506,7 @@ where
         let by_end_of_input = self.told_end_of_input;
         let by_drain = self.drain.is_some()
             && (work.dry || self.input_ended)
-            && !self.receive.has_partial(&work.scratch);
+            && !self.receive.has_partial(&work.scratch, &self.codec);
         let by_senders = self.config.role() == Role::Client && self.outbound.is_finished();
         if !(by_end_of_input || by_drain || by_senders) || !self.is_quiet() {
             return;
@@ -536,7 +537,14 @@ where
     }
 
     fn fail_io(&mut self, operation: Operation, source: io::Error) {
-        self.reason = Some(Box::new(CloseReason::Io { operation, source }));
+        // A connection that was ending for a fault keeps that reason.
+        if self
+            .reason
+            .as_ref()
+            .is_none_or(|reason| reason.is_graceful())
+        {
+            self.reason = Some(Box::new(CloseReason::Io { operation, source }));
+        }
         self.phase = Phase::Ended;
     }
 

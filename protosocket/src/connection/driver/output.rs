@@ -62,8 +62,11 @@ where
                 break;
             };
             pulled = true;
+            // Counted until it is delivered, so that it is not forgotten if the codec panics.
+            self.stats.unsent += 1;
             let mut context = ReactorContext::new(&mut self.codec, send, limits, work.now);
             let sent = self.reactor.on_outbound_message(&mut context, message);
+            self.stats.unsent -= u64::from(sent.is_ok());
             if sent.is_err() || context.has_outcome() {
                 let outcome = context.into_outcome();
                 self.obey(ReactorStatus::Continue, outcome);
@@ -75,6 +78,8 @@ where
         }
         if pulled {
             self.timing.on_activity(work.now);
+            // What the reactor made of them may be for it to produce.
+            self.producer_done = false;
         }
         pulled
     }
@@ -82,7 +87,6 @@ where
     /// An accepted message cannot be delivered: count it, and end.
     #[cold]
     fn lose(&mut self, error: SendError<R::Outbound>) {
-        self.stats.unsent += 1;
         let unsent = self.send.as_ref().map_or(0, |send| send.unsent_bytes());
         let reason = error.into_close_reason(unsent);
         if self.phase == Phase::Open {
@@ -163,6 +167,9 @@ where
         }
         if let Some(send) = &mut self.send {
             self.stats.messages_out += send.take_completed();
+        }
+        if written > 0 && self.send.as_ref().is_some_and(|send| send.is_empty()) {
+            self.timing.on_all_taken();
         }
         if written > 0 {
             self.stats.bytes_out += written as u64;

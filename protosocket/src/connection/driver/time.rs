@@ -91,7 +91,7 @@ where
     fn next_deadline(&mut self, work: &Work) -> Option<(Instant, Due)> {
         let open = self.phase == Phase::Open;
         let lingering = matches!(self.phase, Phase::Lingering(_));
-        let partial = open && self.receive.has_partial(&work.scratch);
+        let partial = open && self.receive.has_partial(&work.scratch, &self.codec);
         let snapshot = Snapshot {
             now: work.now,
             bytes_in: self.stats.bytes_in,
