@@ -72,6 +72,10 @@ impl Decoder for TelnetCodec {
         Err(DecodeError::malformed("a line is too long"))
     }
 
+    fn is_inside(&self) -> bool {
+        self.subnegotiating || !self.line.is_empty()
+    }
+
     fn decode_end(&mut self, _input: &mut Input<'_>) -> Result<Option<Inbound>, DecodeError> {
         let last = (!self.line.is_empty()).then(|| self.take_line());
         last.transpose()

@@ -106,10 +106,9 @@ impl Registry {
             _ => None,
         };
         // LIMIT: max_connections. A newcomer takes the place of the oldest that said nothing.
-        if table.connections.len() - table.evicted >= self.bounds.connections
-            && !table.evict_silent()
-        {
-            return Err(Refusal::Connections);
+        let mut evicted = None;
+        if table.connections.len() - table.evicted >= self.bounds.connections {
+            evicted = Some(table.evict_silent().ok_or(Refusal::Connections)?);
         }
         if let Some(address) = address {
             *table.per_address.entry(address).or_default() += 1;
@@ -120,6 +119,10 @@ impl Registry {
             evicted: false,
         });
         table.remember_silent(key, &handle);
+        drop(table);
+        if let Some(evicted) = evicted {
+            evicted.abort();
+        }
         Ok(Registration {
             registry: self.clone(),
             handle,
@@ -140,10 +143,12 @@ impl Registry {
             report: DrainReport::default(),
         });
         drain.deadline = drain.deadline.min(deadline);
-        for (_, entry) in &table.connections {
-            entry.handle.drain(deadline);
-        }
+        let entries = table.connections.iter();
+        let handles: Vec<ConnectionHandle> =
+            entries.map(|(_, entry)| entry.handle.clone()).collect();
         drop(table);
+        // Telling wakes tasks, which is foreign code and no business of the table's lock.
+        handles.iter().for_each(|handle| handle.drain(deadline));
         self.draining.send_replace(true);
         self.finish_drain();
     }
@@ -190,6 +195,7 @@ impl Registry {
         }
         let report = drain.report(&self.config);
         drop(table);
+        tracing::info!(%report, "the server is drained");
         self.report.send_if_modified(|current| {
             let first = current.is_none();
             *current = current.or(Some(report));
@@ -215,7 +221,7 @@ impl Drain {
 
 impl Table {
     /// End the oldest connection that has not sent a message. Whether there was one.
-    fn evict_silent(&mut self) -> bool {
+    fn evict_silent(&mut self) -> Option<ConnectionHandle> {
         while let Some((key, handle)) = self.silent.pop_front() {
             // A key may belong to a later connection by then.
             let entry = self.connections.get_mut(key);
@@ -226,11 +232,10 @@ impl Table {
             {
                 entry.evicted = true;
                 self.evicted += 1;
-                handle.abort();
-                return true;
+                return Some(handle);
             }
         }
-        false
+        None
     }
 
     fn remember_silent(&mut self, key: usize, handle: &ConnectionHandle) {

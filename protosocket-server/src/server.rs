@@ -7,7 +7,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use protosocket::{Accepted, Alarm, ConnectionConfig, Refusal, SocketListener};
@@ -16,6 +16,9 @@ use crate::{
     DrainReport, ServerConnection, ServerConnector,
     registry::{Bounds, Registry},
 };
+
+/// How often the lack of something is logged at the most.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Connections that one poll accepts before it lets other tasks run.
 const ACCEPTS_PER_POLL: usize = 64;
@@ -47,6 +50,8 @@ struct Backoff {
     /// How long the last wait was.
     last: Duration,
     alarm: Option<Pin<Box<dyn Alarm>>>,
+    /// When it was last logged: peers that open connections at the limit must not fill the log.
+    warned: Option<Instant>,
     /// A file descriptor kept to accept, and close, those that would otherwise hang while there
     /// is none.
     reserve: Option<File>,
@@ -59,6 +64,7 @@ impl<C: ServerConnector> ProtosocketServer<C> {
         config: ConnectionConfig,
         bounds: Bounds,
     ) -> Self {
+        tracing::info!("the server accepts connections");
         let registry = Registry::new(config, bounds);
         let mut draining = registry.watch_draining();
         Self {
@@ -148,7 +154,10 @@ impl<C: ServerConnector> ProtosocketServer<C> {
             self.refused(Refusal::Accept);
             return;
         }
-        if self.backoff.last.is_zero() {
+        let now = self.registry.config().clock().now();
+        let quiet = self.backoff.warned.is_some_and(|at| now < at + WARN_EVERY);
+        if !quiet {
+            self.backoff.warned = Some(now);
             tracing::warn!(%error, "cannot accept connections, trying again");
         }
         if self.backoff.last == BACKOFF.1 {
@@ -157,9 +166,8 @@ impl<C: ServerConnector> ProtosocketServer<C> {
             self.refused(Refusal::Resources);
         }
         let wait = (self.backoff.last * 2).clamp(BACKOFF.0, BACKOFF.1);
-        let clock = self.registry.config().clock();
         self.backoff.last = wait;
-        self.backoff.alarm = Some(clock.alarm(clock.now() + wait));
+        self.backoff.alarm = Some(self.registry.config().clock().alarm(now + wait));
     }
 
     /// The lack lasts: accept with the descriptor in reserve and close, so that peers learn that
@@ -278,6 +286,8 @@ impl ServerHandle {
     /// sooner if the deadline is earlier.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
         let clock = self.registry.config().clock();
+        // Longer than anybody waits is as good as for ever.
+        let deadline = deadline.min(Duration::from_secs(366 * 24 * 60 * 60));
         self.registry.begin_drain(clock.now() + deadline);
         self.drained().await
     }
