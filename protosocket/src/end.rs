@@ -38,6 +38,9 @@ pub enum CloseReason {
     /// The reactor gave up an accepted message, because the send buffer was full.
     #[error("an accepted message was refused by a full send buffer ({0} bytes unsent)")]
     SendBufferFull(usize),
+    /// The reactor sent a message after it had finished its output: a bug of this program.
+    #[error("a message was sent after the output had been finished")]
+    OutputFinished,
     /// The stream failed.
     #[error("{operation} failed: {source}")]
     Io {
@@ -86,6 +89,7 @@ impl CloseReason {
             Self::Protocol(_) => "protocol",
             Self::Encode(_) => "encode",
             Self::SendBufferFull(_) => "send_buffer_full",
+            Self::OutputFinished => "output_finished",
             Self::Io { .. } => "io",
             Self::Deadline(deadline) => deadline.name(),
             Self::Aborted => "aborted",
@@ -109,6 +113,7 @@ impl CloseReason {
             Self::Deadline(_) => Blame::Peer,
             Self::Encode(_)
             | Self::SendBufferFull(_)
+            | Self::OutputFinished
             | Self::Aborted
             | Self::Panicked(_)
             | Self::Dropped => Blame::Local,

@@ -7,7 +7,7 @@ use crate::SendLimits;
 /// Deadlines and limits, for every transport and protocol.
 ///
 /// All deadlines but the age are on by default. [`Limits::server`] is the default; a connection
-/// that this program opens uses [`Limits::client`]. Zero and contradictions are refused when a
+/// that this program opens uses [`Limits::client`]. Zero and nonsense are refused when a
 /// connection, server or connector is configured with them ([`Limits::validate`]).
 ///
 /// | what | server | client | why |
@@ -46,11 +46,14 @@ pub struct Limits {
     pub(crate) send: SendLimits,
 }
 
+/// What connecting may take by default: as long as three retransmissions of a SYN take.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Limits {
     /// For connections that others open to this program.
     pub fn server() -> Self {
         Self {
-            connect_timeout: Some(Duration::from_secs(10)),
+            connect_timeout: Some(CONNECT_TIMEOUT),
             handshake_timeout: Some(Duration::from_secs(10)),
             first_message_timeout: Some(Duration::from_secs(120)),
             message_timeout: Some(Duration::from_secs(120)),
@@ -77,7 +80,7 @@ impl Limits {
         }
     }
 
-    /// How long opening a connection may take.
+    /// How long opening a connection may take; connectors take it with their `limits`.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.connect_timeout = timeout.into();
@@ -194,15 +197,10 @@ impl Limits {
         self.max_queued_messages
     }
 
-    /// How long a handshake may take, for whoever drives it.
-    pub fn handshake(&self) -> Option<Duration> {
-        self.handshake_timeout
-    }
-
     /// Refuse what cannot work.
     ///
     /// # Errors
-    /// The caller is to blame: a limit of zero, or one that contradicts another.
+    /// The caller is to blame: a limit of zero, or a deadline that will never be seen to pass.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let timeouts = [
             ("connect_timeout", self.connect_timeout),

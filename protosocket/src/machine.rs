@@ -447,7 +447,11 @@ impl<M: Machine, H: Host<M>> MessageReactor for MachineReactor<M, H> {
         }
     }
 
-    fn send_rest(&mut self, context: &mut ReactorContext<'_, Self::Codec>) -> bool {
+    fn send_rest(
+        &mut self,
+        context: &mut ReactorContext<'_, Self::Codec>,
+        _reason: &CloseReason,
+    ) -> bool {
         match self.settle(context) {
             Ok(settled) => settled.sent,
             Err(error) => {

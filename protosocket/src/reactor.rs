@@ -78,11 +78,16 @@ pub trait MessageReactor: 'static {
         Poll::Ready(None)
     }
 
-    /// The connection is ending in order: send what must still be said.
+    /// The connection is ending in order, for `reason`: send what must still be said.
     ///
     /// Called while there is room, until it answers `false`, in place of
-    /// [`poll_outbound_many`](Self::poll_outbound_many).
-    fn send_rest(&mut self, _context: &mut ReactorContext<'_, Self::Codec>) -> bool {
+    /// [`poll_outbound_many`](Self::poll_outbound_many). A reactor that queues messages of its own
+    /// sends them here; one whose protocol has words for a deadline (HTTP's 408) says them here.
+    fn send_rest(
+        &mut self,
+        _context: &mut ReactorContext<'_, Self::Codec>,
+        _reason: &CloseReason,
+    ) -> bool {
         false
     }
 
@@ -116,7 +121,8 @@ pub trait MessageReactor: 'static {
     }
 
     /// Requests that have been taken and not been answered, so that the connection is not idle
-    /// and must not end yet.
+    /// and must not end yet. Messages that came through the channel and were queued by the reactor
+    /// belong to them; what is left at the end is counted as unanswered.
     fn in_flight(&self) -> usize {
         0
     }
@@ -243,6 +249,9 @@ pub enum SendError<M> {
     /// The send buffer is at its limit. Here is the message.
     #[error("the send buffer is full: the peer does not read as fast as it is sent to")]
     Full(M),
+    /// The reactor has answered [`Finish`](ReactorStatus::Finish) before. Here is the message.
+    #[error("the output has been finished: nothing can be sent after that")]
+    Finished(M),
     /// The message cannot be encoded. No byte of it was kept.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -252,6 +261,7 @@ impl<M> SendError<M> {
     pub(crate) fn into_close_reason(self, unsent_bytes: usize) -> CloseReason {
         match self {
             Self::Full(_) => CloseReason::SendBufferFull(unsent_bytes),
+            Self::Finished(_) => CloseReason::OutputFinished,
             Self::Encode(error) => CloseReason::Encode(error),
         }
     }
@@ -301,8 +311,16 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         if self.limits.has_room(self.send_buffer) {
             Ok(self.send_buffer.encode(self.codec, message)?)
         } else {
-            self.refused += 1;
-            Err(SendError::Full(message))
+            Err(self.refuse(message))
+        }
+    }
+
+    #[cold]
+    fn refuse<M>(&mut self, message: M) -> SendError<M> {
+        self.refused += 1;
+        match self.limits.bulk_messages {
+            0 => SendError::Finished(message),
+            _ => SendError::Full(message),
         }
     }
 
@@ -349,8 +367,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         if self.limits.has_control_room(self.send_buffer) {
             Ok(self.send_buffer.encode(self.codec, message)?)
         } else {
-            self.refused += 1;
-            Err(SendError::Full(message))
+            Err(self.refuse(message))
         }
     }
 

@@ -510,7 +510,8 @@ impl<T> Receiver<T> {
         self.armed = true;
     }
 
-    /// Take back the registration, for as long as the task is running anyway: what the task itself sends meanwhile does not make it run again.
+    /// Take back the registration, for as long as the task is running anyway: what the task itself
+    /// sends meanwhile does not make it run again.
     #[inline]
     pub fn disarm(&mut self) {
         if std::mem::take(&mut self.armed) {

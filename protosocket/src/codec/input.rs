@@ -123,9 +123,7 @@ impl<'a> Input<'a> {
 
     /// Step over `count` bytes and append them to `target`.
     ///
-    /// # Panics
-    /// Never: as with [`take`](Self::take), asking for more than is there is reported as an
-    /// overrun.
+    /// Asking for more than is there copies what is there, and is reported as an overrun.
     #[inline(always)]
     pub fn copy_to(&mut self, count: usize, target: &mut Vec<u8>) {
         if let Memory::Slice(bytes) = &mut self.memory
@@ -143,7 +141,8 @@ impl<'a> Input<'a> {
     /// The bytes that are left as a growable buffer, for decoders that are written against one.
     ///
     /// Bytes that arrived in the thread's shared buffer are copied into one of the connection's
-    /// own first. What the caller removes from the front counts as advanced; it must not append.
+    /// own first. What the caller removes from the front counts as advanced; it must not append, nor change what
+    /// it leaves.
     pub fn as_buffer(&mut self) -> &mut BytesMut {
         if let Memory::Slice(bytes) = &self.memory {
             self.memory = Memory::Moved(Box::new(BytesMut::from(*bytes)));

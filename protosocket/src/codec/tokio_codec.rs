@@ -6,6 +6,10 @@ use super::{DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, SendBuff
 /// arrived in the thread's shared buffer is copied into a buffer of the connection's own first,
 /// and every outbound message is copied once: where that matters, implement [`Decoder`] and
 /// [`Encoder`] directly.
+///
+/// What such a codec reserves is its own affair: `tokio_util`'s `LengthDelimitedCodec` reserves
+/// the length that the peer announces, so set its `max_frame_length` to what a peer may make this
+/// program allocate.
 #[derive(Debug)]
 pub struct TokioCodec<C, M> {
     codec: C,

@@ -75,8 +75,8 @@ where
     Stream: AsyncRead + AsyncWrite + Unpin,
     Reactor: MessageReactor,
 {
-    /// A connection over any stream: it ends an aborted stream by dropping it, and does not
-    /// linger. Sockets want [`over`](Self::over).
+    /// A connection over any stream. It cannot reset it, nor does it linger: sockets want
+    /// [`over`](Self::over).
     ///
     /// `outbound` is one end of a [`channel`](crate::channel); the application keeps the other.
     pub fn new(
@@ -234,7 +234,8 @@ impl<Stream, Reactor: MessageReactor> fmt::Debug for ConnectionEnd<Stream, React
 pub struct Handover<Stream, Reactor: MessageReactor> {
     /// The stream, open both ways as far as the peer has not ended its side.
     pub stream: Stream,
-    /// What was read from it and not decoded.
+    /// What was read from it and not decoded. What the decoder was skipping is not known to whoever
+    /// goes on from here, so hand over between messages.
     pub unread: BytesMut,
     /// The codec.
     pub codec: Reactor::Codec,

@@ -49,9 +49,6 @@ pub trait SocketConnector {
     fn connect(&self) -> impl Future<Output = Result<Self::Stream, ConnectError>> + Send;
 }
 
-/// What a connector waits for by default: as long as three retransmissions of a SYN take.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The output of `future`, or `None` if it takes longer than that.
 pub(super) async fn within<F: Future>(timeout: Option<Duration>, future: F) -> Option<F::Output> {
     match timeout {

@@ -10,9 +10,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{
-    Accepted, CONNECT_TIMEOUT, ConnectError, PeerAddress, SocketConnector, SocketListener, within,
-};
+use super::{Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, within};
+use crate::{Limits, limits::CONNECT_TIMEOUT};
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: usize = 128;
@@ -65,6 +64,13 @@ pub struct MemoryConnector {
 }
 
 impl MemoryConnector {
+    /// Give up after the `connect_timeout` of `limits`.
+    #[must_use]
+    pub fn limits(mut self, limits: &Limits) -> Self {
+        self.timeout = limits.connect_timeout;
+        self
+    }
+
     /// Give up after this time; see [`Limits::connect_timeout`](crate::Limits::connect_timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {

@@ -1,8 +1,8 @@
 //! Streams of bytes, and how they are listened for and connected to.
 
 mod establish;
+use establish::within;
 pub use establish::{Accepted, ConnectError, SocketConnector, SocketListener};
-use establish::{CONNECT_TIMEOUT, within};
 
 mod memory;
 pub use memory::{MemoryConnector, MemoryListener, memory_listener};

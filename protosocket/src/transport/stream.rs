@@ -33,7 +33,8 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
     }
 
     /// Make the coming drop of this stream a reset, so that the peer does not take it for an end
-    /// in order.
+    /// in order. Unix sockets and pipes have no reset: their peers see an end of input, and only
+    /// the protocol can tell that it came too early.
     fn abort(&mut self) {}
 }
 
@@ -81,6 +82,12 @@ pub enum PeerAddress {
     Unknown,
 }
 
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
 impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -111,7 +118,7 @@ impl<T, A> StreamWithAddress<T, A> {
         &self.stream
     }
 
-    /// The stream.
+    /// The stream, to be changed.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.stream
     }
@@ -122,16 +129,20 @@ impl<T, A> StreamWithAddress<T, A> {
     }
 }
 
-impl<T, A: Copy> StreamWithAddress<T, A> {
+impl<T, A: Clone> StreamWithAddress<T, A> {
     /// The address of the peer.
     pub fn address(&self) -> A {
-        self.address
+        self.address.clone()
     }
 }
 
-impl<T: Transport> Transport for StreamWithAddress<T> {
+impl<T, A> Transport for StreamWithAddress<T, A>
+where
+    T: Transport,
+    A: Clone + Into<PeerAddress> + Unpin + 'static,
+{
     fn peer_address(&self) -> PeerAddress {
-        PeerAddress::Ip(self.address)
+        self.address().into()
     }
 
     fn lingers(&self) -> bool {

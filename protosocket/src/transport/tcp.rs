@@ -10,9 +10,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{
-    Accepted, CONNECT_TIMEOUT, ConnectError, PeerAddress, SocketConnector, SocketListener,
-    StreamWithAddress, TcpOptions, within,
+    Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, StreamWithAddress,
+    TcpOptions, within,
 };
+use crate::{Limits, limits::CONNECT_TIMEOUT};
 
 /// Linux hands a listener's socket options on to what it accepts.
 const INHERITS: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -122,6 +123,13 @@ impl TcpConnector {
         self
     }
 
+    /// Give up after the `connect_timeout` of `limits`.
+    #[must_use]
+    pub fn limits(mut self, limits: &Limits) -> Self {
+        self.timeout = limits.connect_timeout;
+        self
+    }
+
     /// Give up after this time; see [`Limits::connect_timeout`](crate::Limits::connect_timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -136,6 +144,9 @@ impl TcpConnector {
         };
         self.options.apply(SockRef::from(&socket))?;
         if let Some(local) = self.local {
+            socket.set_reuseaddr(self.options.reuse_address)?;
+            #[cfg(unix)]
+            socket.set_reuseport(self.options.reuse_port)?;
             socket.bind(local)?;
         }
         socket.connect(self.address).await

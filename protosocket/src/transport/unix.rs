@@ -11,8 +11,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{
-    Accepted, CONNECT_TIMEOUT, ConnectError, PeerAddress, SocketConnector, SocketListener, within,
+    Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, StreamWithAddress, within,
 };
+use crate::{Limits, limits::CONNECT_TIMEOUT};
 
 /// How often a connector asks a listener whose backlog is full. A Unix socket tells nobody when
 /// there is room again.
@@ -29,7 +30,8 @@ pub struct UnixSocketListener {
 }
 
 impl UnixSocketListener {
-    /// Bind `path` and listen. A socket file that nobody listens on any more is replaced.
+    /// Bind `path` and listen. A socket file whose listener is gone is replaced; of two programs
+    /// that do so at the same instant, one may take the path from the other.
     ///
     /// Must be called in a tokio runtime.
     ///
@@ -92,14 +94,15 @@ impl Drop for UnixSocketListener {
 }
 
 impl SocketListener for UnixSocketListener {
-    type Stream = UnixStream;
+    type Stream = StreamWithAddress<UnixStream, PeerAddress>;
     type Establish = Ready<io::Result<Self::Stream>>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Establish>>> {
         let (stream, address) = ready_poll!(self.listener.poll_accept(cx))?;
+        let peer = PeerAddress::Unix(address.as_pathname().map(PathBuf::from));
         Poll::Ready(Ok(Accepted {
-            peer: PeerAddress::Unix(address.as_pathname().map(PathBuf::from)),
-            establish: ready(Ok(stream)),
+            establish: ready(Ok(StreamWithAddress::new(stream, peer.clone()))),
+            peer,
         }))
     }
 }
@@ -118,6 +121,13 @@ impl UnixConnector {
             path: path.into(),
             timeout: Some(CONNECT_TIMEOUT),
         }
+    }
+
+    /// Give up after the `connect_timeout` of `limits`.
+    #[must_use]
+    pub fn limits(mut self, limits: &Limits) -> Self {
+        self.timeout = limits.connect_timeout;
+        self
     }
 
     /// Give up after this time; see [`Limits::connect_timeout`](crate::Limits::connect_timeout).
@@ -142,12 +152,12 @@ impl UnixConnector {
 }
 
 impl SocketConnector for UnixConnector {
-    type Stream = UnixStream;
+    type Stream = StreamWithAddress<UnixStream, PeerAddress>;
 
-    async fn connect(&self) -> Result<UnixStream, ConnectError> {
+    async fn connect(&self) -> Result<Self::Stream, ConnectError> {
         let address = PeerAddress::Unix(Some(self.path.clone()));
         match within(self.timeout, self.open()).await {
-            Some(Ok(stream)) => Ok(stream),
+            Some(Ok(stream)) => Ok(StreamWithAddress::new(stream, address)),
             Some(Err(source)) => Err(ConnectError { address, source }),
             None => Err(ConnectError::timed_out(address)),
         }

@@ -238,7 +238,7 @@ where
         }
     }
 
-    fn send_rest(&mut self, context: &mut ReactorContext<'_, C>) -> bool {
+    fn send_rest(&mut self, context: &mut ReactorContext<'_, C>, _reason: &CloseReason) -> bool {
         let Some(message) = self.knobs.lock().rest.pop_front() else {
             return false;
         };

@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use protosocket::{
-    Decoded, EncodeError, Encoder, InputPolicy, Limits, LinesCodec, MessageReactor, ReactorContext,
-    ReactorStatus, SendBuffer, SendError, SendFuture, SendLimits, Sender, channel,
+    CloseReason, Decoded, EncodeError, Encoder, InputPolicy, Limits, LinesCodec, MessageReactor,
+    ReactorContext, ReactorStatus, SendBuffer, SendError, SendFuture, SendLimits, Sender, channel,
 };
 
 use crate::common::{
@@ -502,7 +502,11 @@ impl MessageReactor for Restless {
         Poll::Ready(self.produces.then_some(()))
     }
 
-    fn send_rest(&mut self, _context: &mut ReactorContext<'_, Framed>) -> bool {
+    fn send_rest(
+        &mut self,
+        _context: &mut ReactorContext<'_, Framed>,
+        _reason: &CloseReason,
+    ) -> bool {
         self.count();
         self.rest
     }

@@ -288,6 +288,10 @@ where
         }
         self.stats.unsent += self.outbound.close_and_drop() as u64;
         self.stats.unanswered = self.unanswered();
+        if matches!(reason, CloseReason::Dropped) && self.stats.unsent > 0 {
+            // The peer must not take what it has got for everything.
+            (self.stream.abort)(&mut self.stream.stream);
+        }
         if let Some(handle) = &self.handle {
             handle.mark_ended();
         }

@@ -9,7 +9,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Driver, MESSAGES_PER_WRITE, Output, Phase, SEND, Transient, Work, transient};
-use crate::{MessageReactor, Operation, ReactorContext, ReactorStatus, SendBuffer, SendError};
+use crate::{
+    CloseReason, MessageReactor, Operation, ReactorContext, ReactorStatus, SendBuffer, SendError,
+};
 
 /// Segments of one `writev`.
 const SEGMENTS: usize = 64;
@@ -105,10 +107,13 @@ where
             .send
             .has_room(self.send.as_ref().expect(SEND))
         {
+            let reason = self.reason.take();
+            let why = reason.as_deref().unwrap_or(&CloseReason::Aborted);
             self.call(work.now, |reactor, context| {
-                more = reactor.send_rest(context);
+                more = reactor.send_rest(context, why);
                 ReactorStatus::Continue
             });
+            self.reason = reason;
         }
         more
     }
