@@ -147,6 +147,16 @@ async fn c5_draining_again_gives_the_same_report() {
 }
 
 #[tokio::test]
+async fn c5_a_drain_may_take_for_ever() {
+    let (listener, connector) = memory_listener(64);
+    let server = Connector::new().serve(ProtosocketServerConfig::default(), listener);
+    let mut client = connect(&connector).await;
+    assert!(client.is_served().await);
+    let report = server.handle.drain(Duration::MAX).await;
+    assert_eq!(report.finished, 1, "{report}");
+}
+
+#[tokio::test]
 async fn c5_of_two_drains_the_earlier_deadline_counts() {
     let clock = ManualClock::new();
     let config = ProtosocketServerConfig::default().clock(Arc::new(clock.clone()));

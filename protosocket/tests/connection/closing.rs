@@ -842,3 +842,84 @@ fn d20_a_message_whose_encoder_panics_is_counted() {
     }
     assert_eq!(server.finish().stats.unsent, 3);
 }
+
+/// Says in its last words why the connection ends.
+struct Explains(bool);
+
+impl MessageReactor for Explains {
+    type Codec = LinesCodec;
+    type Inbound = String;
+    type Outbound = String;
+    type LogicalOutbound = String;
+
+    fn on_inbound_message(
+        &mut self,
+        context: &mut ReactorContext<'_, LinesCodec>,
+        message: String,
+    ) -> ReactorStatus {
+        match message.as_str() {
+            "finish" => ReactorStatus::Finish,
+            _ => context.reply(message),
+        }
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        context: &mut ReactorContext<'_, LinesCodec>,
+        message: String,
+    ) -> Result<(), SendError<String>> {
+        context.send(message)
+    }
+
+    fn send_rest(
+        &mut self,
+        context: &mut ReactorContext<'_, LinesCodec>,
+        reason: &CloseReason,
+    ) -> bool {
+        if !std::mem::replace(&mut self.0, true) {
+            assert!(context.send(reason.name().to_owned()).is_ok());
+        }
+        false
+    }
+}
+
+#[test]
+fn d2c_the_last_words_know_the_reason() {
+    let (_sender, receiver) = channel(1);
+    let codec = LinesCodec::new().line_feed();
+    let mut server = Setup::default().drive(codec, Explains(false), receiver);
+    server.peer.send(b"half a li");
+    server.settle();
+    server.advance(Duration::from_secs(121));
+    let end = server.finish();
+    assert_eq!(end.reason.name(), "first_message_timeout");
+    assert_eq!(server.peer.written(), b"first_message_timeout\n");
+}
+
+#[test]
+fn d20_a_message_after_the_end_of_the_output_has_a_reason_of_its_own() {
+    let (_sender, receiver) = channel(1);
+    let codec = LinesCodec::new().line_feed();
+    let mut server = Setup::default().drive(codec, Explains(true), receiver);
+    server.peer.send(b"finish\n");
+    server.settle();
+    server.peer.send(b"more\n");
+    let end = server.finish();
+    assert!(matches!(end.reason, CloseReason::OutputFinished));
+    assert_eq!(end.reason.blame(), Blame::Local);
+}
+
+#[test]
+fn a_connection_that_is_dropped_resets_if_it_owes_something() {
+    for owes in [false, true] {
+        let mut server = lines(Setup::default());
+        let peer = server.peer.clone();
+        server.peer.send(b"hello\n");
+        if owes {
+            server.peer.set_window(3);
+        }
+        server.settle();
+        drop(server);
+        assert_eq!(peer.saw(Event::Abort), owes);
+    }
+}
