@@ -1,5 +1,5 @@
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ops::{Deref, DerefMut},
 };
 
@@ -80,6 +80,9 @@ pub struct PooledBuffer(Option<Memory>);
 type Memory = Box<Vec<u8>>;
 
 thread_local! {
+    /// The buffer that was dropped last: whoever answers one message before the next arrives
+    /// needs no other.
+    static LAST: Cell<Option<Memory>> = const { Cell::new(None) };
     static POOL: RefCell<Vec<Memory>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -89,9 +92,9 @@ impl PooledBuffer {
     /// An empty buffer.
     #[inline]
     pub fn new() -> Self {
-        // A thread that is ending has no pool any more.
-        let pooled = POOL.try_with(|pool| pool.borrow_mut().pop());
-        Self(Some(pooled.ok().flatten().unwrap_or_default()))
+        // A thread that is ending has no buffers any more.
+        let last = LAST.try_with(Cell::take).ok().flatten();
+        Self(Some(last.unwrap_or_else(pop)))
     }
 
     /// The vector, for good.
@@ -143,14 +146,27 @@ impl Drop for PooledBuffer {
             && memory.capacity() <= POOLED_CAPACITY
         {
             memory.clear();
-            let _ = POOL.try_with(|pool| {
-                let mut pool = pool.borrow_mut();
-                if pool.len() < POOLED {
-                    pool.push(memory);
-                }
-            });
+            if let Ok(Some(earlier)) = LAST.try_with(|last| last.replace(Some(memory))) {
+                push(earlier);
+            }
         }
     }
+}
+
+#[inline(never)]
+fn pop() -> Memory {
+    let pooled = POOL.try_with(|pool| pool.borrow_mut().pop());
+    pooled.ok().flatten().unwrap_or_default()
+}
+
+#[inline(never)]
+fn push(memory: Memory) {
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < POOLED {
+            pool.push(memory);
+        }
+    });
 }
 
 #[cfg(test)]
