@@ -289,19 +289,20 @@ impl<M: Machine, H: Host<M>> MachineReactor<M, H> {
         let now = context.now();
         let mut settled = Settled::default();
         loop {
-            if let Some(event) = self.machine.poll_event() {
+            let mut told = false;
+            while let Some(event) = self.machine.poll_event() {
                 let mut context = HostContext::new(&mut self.machine, now);
                 self.host.on_event(&mut context, event);
-                settled.told = true;
-                continue;
+                told = true;
             }
-            if let Some((id, action)) = self.machine.poll_action() {
+            while let Some((id, action)) = self.machine.poll_action() {
                 let mut context = HostContext::new(&mut self.machine, now);
                 self.host.on_action(&mut context, id, action);
-                settled.told = true;
-                continue;
+                told = true;
             }
-            if !self.pull(context)? {
+            settled.told |= told;
+            // What was pulled dry has no more to send, unless the host has been told something.
+            if (settled.sent && !told) || !self.pull(context)? {
                 break;
             }
             settled.sent = true;
