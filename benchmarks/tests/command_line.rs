@@ -56,6 +56,8 @@ fn a_short_run_reports_every_figure() {
         "run",
         "--only",
         "echo/64B/1x64",
+        "--systems",
+        "loop,ours,protosocket-2.0.2",
         "--rounds",
         "2",
         "--seconds",
@@ -64,7 +66,8 @@ fn a_short_run_reports_every_figure() {
         path,
     ]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 3);
+    let lines = String::from_utf8_lossy(&output.stdout).lines().count();
+    assert_eq!(lines, 1 + 3, "a heading and a line for each system");
     assert_eq!(output.stderr, b"", "progress is for terminals");
 
     let report: Value = serde_json::from_slice(&fs::read(file).expect("a report")).expect("JSON");
@@ -74,7 +77,7 @@ fn a_short_run_reports_every_figure() {
         .iter()
         .map(|row| &row["system"])
         .collect();
-    assert_eq!(systems, ["loop", "protosocket-2.0.2"]);
+    assert_eq!(systems, ["loop", "ours", "protosocket-2.0.2"]);
     for row in report.as_array().expect("a list") {
         assert_eq!(row["work"], "echo/64B/1x64");
         assert_eq!(row["rounds"], 2);
