@@ -159,3 +159,18 @@ async fn d26_the_backlog_is_as_it_was_set() {
         assert_eq!(error.source.kind(), io::ErrorKind::TimedOut);
     }
 }
+
+#[tokio::test]
+async fn d26_a_connector_that_binds_reuses_its_address_as_it_was_told() {
+    for reuse in [true, false] {
+        let (_server, address) = Connector::new().serve_tcp(ProtosocketServerConfig::default());
+        let options = TcpOptions::new().reuse_address(reuse).reuse_port(reuse);
+        let connector = TcpConnector::new(address)
+            .options(options)
+            .local_address(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let stream = connector.connect().await.expect("the server listens");
+        let socket = SockRef::from(stream.get_ref());
+        assert_eq!(socket.reuse_address().expect("it is a socket"), reuse);
+        assert_eq!(socket.reuse_port().expect("it is a socket"), reuse);
+    }
+}

@@ -3,8 +3,8 @@
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use protosocket::{
-    PeerAddress, SocketConnector, StreamWithAddress, TcpConnector, TcpOptions, TcpSocketListener,
-    Transport, UnixConnector, UnixSocketListener, memory_listener,
+    Limits, PeerAddress, SocketConnector, StreamWithAddress, TcpConnector, TcpOptions,
+    TcpSocketListener, Transport, UnixConnector, UnixSocketListener, memory_listener,
 };
 use protosocket_server::ProtosocketServerConfig;
 
@@ -84,6 +84,23 @@ async fn d13_tcp_that_nobody_answers_times_out() {
     assert!(error.to_string().contains("connect_timeout"), "{error}");
     assert_eq!(begun.elapsed().as_secs(), 7);
     drop(full);
+}
+
+#[tokio::test(start_paused = true)]
+async fn d13_connectors_take_connect_timeout_from_their_limits() {
+    let limits = Limits::client().connect_timeout(Duration::from_secs(3));
+    let (_listener, connector) = memory_listener(64);
+    let connector = connector.limits(&limits);
+    let begun = tokio::time::Instant::now();
+    let mut waiting = Vec::new();
+    let error = loop {
+        match connector.connect().await {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.source.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(begun.elapsed().as_secs(), 3);
 }
 
 #[tokio::test]

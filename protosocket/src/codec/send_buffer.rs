@@ -449,4 +449,31 @@ mod tests {
             assert_eq!(buffer.completed_messages(), 4);
         }
     }
+
+    #[test]
+    fn written_bytes_are_cut_off_and_the_rest_keeps_its_order() {
+        let mut expected = Vec::new();
+        let mut sent = Vec::new();
+        let mut buffer = SendBuffer::new();
+        for round in 0..400_u32 {
+            // Many small messages between few large ones, and never all of it written.
+            let len = match round % 40 {
+                39 => OWN_SEGMENT + round as usize,
+                _ => 1_000 + round as usize,
+            };
+            let message = part(round as u8, len);
+            expected.extend_from_slice(&message);
+            buffer
+                .encode(&mut Verbatim { fail: false }, vec![message])
+                .unwrap();
+            if buffer.unsent_bytes() > 100_000 {
+                let written: Vec<u8> = contents(&buffer).into_iter().take(90_001).collect();
+                buffer.advance(written.len());
+                sent.extend(written);
+                assert!(buffer.contiguous().len() <= 2 * (COMPACT + 100_000));
+            }
+        }
+        sent.extend(contents(&buffer));
+        assert!(sent == expected);
+    }
 }

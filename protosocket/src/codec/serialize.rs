@@ -169,6 +169,8 @@ mod tests {
             assert!(encoder.retained() <= 1024);
         }
         assert_eq!(output.unsent_bytes(), 1000 + 2_000 + 100_000 + 3_000_000);
+        // The large ones have taken their buffers along.
+        assert_eq!(output.contiguous().len(), 1000 + 2_000);
     }
 
     #[test]

@@ -580,3 +580,21 @@ fn a_pause_that_ends_in_the_same_poll_stops_no_deadline() {
     server.connection.advance(10 * SECOND);
     ends_by(&mut server, Deadline::Message);
 }
+
+#[test]
+fn what_follows_a_peer_that_has_read_everything_has_its_own_time() {
+    let mut server = Setup::default().open(framed(), echo());
+    server.peer.set_window(0);
+    server.peer.hold_shutdown();
+    server.peer.send(frame(b"hello"));
+    server.settle();
+    server.connection.advance(Duration::from_secs(29));
+    server.knobs.set_status(ReactorStatus::Disconnect);
+    server.peer.open_window(1_000);
+    server.settle();
+    // The stream has until 30 s from here to shut down, not from when the peer began to read.
+    server.connection.advance(Duration::from_secs(2));
+    assert!(!server.connection.is_ended());
+    server.peer.release_shutdown();
+    assert_eq!(server.reason(), "disconnect");
+}

@@ -206,3 +206,14 @@ fn a_reactor_is_told_of_its_deadline_once_it_has_come() {
     server.connection.advance(Duration::from_millis(1));
     assert_eq!(server.knobs.lock().deadlines, 1);
 }
+
+#[test]
+fn d20_a_connection_that_was_ending_for_a_fault_keeps_that_reason() {
+    let mut server = Setup::default().open(LinesCodec::new(), echo());
+    server.peer.set_window(0);
+    server.peer.send(b"a\n\xff\n");
+    server.settle();
+    server.peer.fail_write(io::ErrorKind::ConnectionReset);
+    server.peer.open_window(1);
+    assert_eq!(server.reason(), "decode");
+}
