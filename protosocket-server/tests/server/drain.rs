@@ -9,8 +9,8 @@ use std::{
 };
 
 use protosocket::{
-    Limits, ManualClock, MemoryConnector, Refusal, SocketConnector, TcpOptions, TcpSocketListener,
-    memory_listener,
+    Limits, ManualClock, MemoryConnector, PeerAddress, Refusal, SocketConnector, StreamWithAddress,
+    TcpOptions, TcpSocketListener, memory_listener,
 };
 use protosocket_server::{DrainReport, ProtosocketServerConfig};
 use tokio::io::DuplexStream;
@@ -22,7 +22,9 @@ use crate::{
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-async fn connect(connector: &MemoryConnector) -> Client<DuplexStream> {
+async fn connect(
+    connector: &MemoryConnector,
+) -> Client<StreamWithAddress<DuplexStream, PeerAddress>> {
     let stream = soon(connector.connect()).await;
     Client::new(stream.expect("the server listens"))
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use protosocket::{
-    Accepted, Limits, ManualClock, MemoryListener, Refusal, SocketConnector, SocketListener,
-    TcpOptions, TcpSocketListener, memory_listener,
+    Accepted, Limits, ManualClock, MemoryListener, PeerAddress, Refusal, SocketConnector,
+    SocketListener, StreamWithAddress, TcpOptions, TcpSocketListener, memory_listener,
 };
 use protosocket_server::ProtosocketServerConfig;
 use tokio::io::{AsyncReadExt, DuplexStream};
@@ -48,7 +48,9 @@ fn greeting() -> (Greeting<MemoryListener>, protosocket::MemoryConnector) {
     (Greeting(listener), connector)
 }
 
-async fn connect(connector: &protosocket::MemoryConnector) -> Client<DuplexStream> {
+async fn connect(
+    connector: &protosocket::MemoryConnector,
+) -> Client<StreamWithAddress<DuplexStream, PeerAddress>> {
     Client::new(connector.connect().await.expect("the server listens"))
 }
 

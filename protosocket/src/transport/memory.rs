@@ -10,7 +10,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, within};
+use super::{
+    Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, StreamWithAddress, within,
+};
 use crate::{Limits, limits::CONNECT_TIMEOUT};
 
 /// Connections that wait to be accepted, at most.
@@ -40,15 +42,15 @@ pub struct MemoryListener {
 }
 
 impl SocketListener for MemoryListener {
-    type Stream = DuplexStream;
-    type Establish = Ready<io::Result<DuplexStream>>;
+    type Stream = StreamWithAddress<DuplexStream, PeerAddress>;
+    type Establish = Ready<io::Result<Self::Stream>>;
 
     /// Never ready again once every connector is gone.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Establish>>> {
         match self.receiver.poll_recv(cx) {
             Poll::Ready(Some(stream)) => Poll::Ready(Ok(Accepted {
                 peer: PeerAddress::Memory,
-                establish: ready(Ok(stream)),
+                establish: ready(Ok(StreamWithAddress::new(stream, PeerAddress::Memory))),
             })),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
@@ -80,12 +82,12 @@ impl MemoryConnector {
 }
 
 impl SocketConnector for MemoryConnector {
-    type Stream = DuplexStream;
+    type Stream = StreamWithAddress<DuplexStream, PeerAddress>;
 
-    async fn connect(&self) -> Result<DuplexStream, ConnectError> {
+    async fn connect(&self) -> Result<Self::Stream, ConnectError> {
         let (near, far) = duplex(self.buffer);
         match within(self.timeout, self.sender.send(far)).await {
-            Some(Ok(())) => Ok(near),
+            Some(Ok(())) => Ok(StreamWithAddress::new(near, PeerAddress::Memory)),
             Some(Err(_)) => Err(ConnectError {
                 address: PeerAddress::Memory,
                 source: io::ErrorKind::ConnectionRefused.into(),

@@ -228,7 +228,7 @@ impl Host<Turn> for Sockets {
             Action::Connect(peer) if peer != "bob" => Done::Failed("no such peer"),
             Action::Connect(_) => {
                 let peers = self.peers.clone();
-                let connecting = Box::pin(async move { peers.connect().await });
+                let connecting = Box::pin(async move { Ok(peers.connect().await?.into_inner()) });
                 self.connecting = Some((id, connecting));
                 return;
             }
