@@ -20,8 +20,8 @@ use protosocket::{
 };
 use tokio::sync::oneshot;
 
-use crate::common::{
-    ByHand, Event, Framed, Opened, Raw, Setup, always, echo, frame, framed, probe::Answer, silent,
+use protosocket_testkit::{
+    Answer, ByHand, Framed, Opened, Raw, Setup, StreamEvent, always, echo, frame, framed, silent,
 };
 
 fn lines(setup: Setup) -> Opened<LinesCodec> {
@@ -73,7 +73,7 @@ fn d2b_replies_to_what_came_with_the_end_of_input_are_sent() {
     server.drop_sender();
     assert_eq!(server.reason(), "end_of_input");
     assert_eq!(server.peer.written(), b"one\ntwo\nlast\n");
-    use Event::*;
+    use StreamEvent::*;
     assert!(server.peer.log().ends_with(&[Write, Flush, Shutdown, Drop]));
     assert_eq!(server.knobs.lock().ends_of_input, 1);
 }
@@ -159,7 +159,7 @@ fn d2c_the_last_word_of_a_reactor_that_disconnects_is_sent() {
     // What was accepted through the channel is sent as well; what was not decoded is not.
     assert_eq!(server.peer.written(), b"bye a\nqueued\n");
     assert_eq!(end.stats.messages_in, 1);
-    assert!(server.peer.saw(Event::Shutdown));
+    assert!(server.peer.saw(StreamEvent::Shutdown));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn d2c_an_error_that_cannot_be_decoded_is_answered() {
     assert_eq!(end.reason.blame(), Blame::Peer);
     assert_eq!(server.peer.written(), b"fine\nthat is not text\n");
     assert_eq!(server.knobs.lock().decode_errors.len(), 1);
-    assert!(server.peer.saw(Event::Shutdown));
+    assert!(server.peer.saw(StreamEvent::Shutdown));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn d12_every_graceful_end_shuts_the_stream_down_and_flushes_before() {
         }
         assert_eq!(server.reason(), reason);
         assert_eq!(server.peer.written(), b"a\nb\n");
-        use Event::*;
+        use StreamEvent::*;
         let log = server.peer.log();
         assert!(log.ends_with(&[Flush, Shutdown, Drop]), "{reason}: {log:?}");
     }
@@ -304,7 +304,7 @@ fn d12_a_flush_that_is_pending_comes_before_the_shutdown() {
     server.peer.end();
     server.drop_sender();
     server.settle();
-    assert!(!server.peer.saw(Event::Shutdown));
+    assert!(!server.peer.saw(StreamEvent::Shutdown));
     server.peer.release_flush();
     assert_eq!(server.reason(), "end_of_input");
 }
@@ -316,7 +316,7 @@ fn d12_lingering_reads_on_until_the_peer_has_finished_too() {
     let mut server = lines(setup);
     server.knobs.set_status(ReactorStatus::Disconnect);
     server.settle();
-    assert!(server.peer.saw(Event::Shutdown));
+    assert!(server.peer.saw(StreamEvent::Shutdown));
     assert!(!server.connection.is_ended());
     server.peer.send(vec![0; 1_000_000]);
     server.settle();
@@ -347,7 +347,7 @@ fn d20_every_end_has_its_reason() {
         end.reason.to_string(),
         "reading from the peer failed: connection reset"
     );
-    assert!(!server.peer.saw(Event::Shutdown));
+    assert!(!server.peer.saw(StreamEvent::Shutdown));
 
     let mut server = lines(Setup::default());
     server.peer.fail_write(io::ErrorKind::BrokenPipe);
@@ -515,8 +515,8 @@ fn c14_a_panic_ends_only_its_connection_with_a_reason() {
             format!("the connection's code panicked: in {end}")
         );
         assert_eq!(reason.blame(), Blame::Local);
-        assert!(server.peer.saw(Event::Abort));
-        assert!(!server.peer.saw(Event::Shutdown));
+        assert!(server.peer.saw(StreamEvent::Abort));
+        assert!(!server.peer.saw(StreamEvent::Shutdown));
     };
     let answer: Answer<LinesCodec> = Box::new(|_, _| panic!("in reactor"));
     let mut server = Setup::default().open(LinesCodec::new(), answer);
@@ -635,7 +635,7 @@ fn an_abort_says_nothing_more() {
         end.reason
     );
     assert_eq!(end.stats.unsent, 1);
-    assert_eq!(server.peer.log(), [Event::Abort, Event::Drop]);
+    assert_eq!(server.peer.log(), [StreamEvent::Abort, StreamEvent::Drop]);
 }
 
 #[test]
@@ -920,6 +920,6 @@ fn a_connection_that_is_dropped_resets_if_it_owes_something() {
         }
         server.settle();
         drop(server);
-        assert_eq!(peer.saw(Event::Abort), owes);
+        assert_eq!(peer.saw(StreamEvent::Abort), owes);
     }
 }

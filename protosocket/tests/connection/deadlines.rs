@@ -7,8 +7,8 @@ use protosocket::{
     Blame, Clock, CloseReason, Deadline, InputPolicy, Limits, LinesCodec, ReactorStatus, SendLimits,
 };
 
-use crate::common::{
-    Event, Framed, Opened, Setup, always, echo, frame, framed, probe::Answer, silent,
+use protosocket_testkit::{
+    Answer, Framed, Opened, Setup, StreamEvent, always, echo, frame, framed, silent,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ fn patient() -> Limits {
 fn ends_by<C>(server: &mut Opened<C>, deadline: Deadline)
 where
     C: protosocket::Codec + 'static,
-    crate::common::probe::Inbound<C>: Clone,
+    protosocket_testkit::Inbound<C>: Clone,
 {
     match server.finish().reason {
         CloseReason::Deadline(passed) => assert_eq!(passed, deadline),
@@ -77,7 +77,7 @@ fn the_first_message_has_an_absolute_deadline() {
     server.connection.advance(SECOND);
     ends_by(&mut server, Deadline::FirstMessage);
     // It ends in order: what there was to say was said.
-    assert!(server.peer.saw(Event::Shutdown));
+    assert!(server.peer.saw(StreamEvent::Shutdown));
 
     let mut server = lines(Setup::limits(patient().first_message_timeout(10 * SECOND)));
     server.settle();
@@ -170,7 +170,7 @@ fn a_peer_that_reads_nothing_is_cut_by_the_write_deadline() {
     assert!(!server.connection.is_ended());
     server.connection.advance(SECOND);
     ends_by(&mut server, Deadline::Write);
-    assert!(server.peer.saw(Event::Abort), "the peer sees a reset");
+    assert!(server.peer.saw(StreamEvent::Abort), "the peer sees a reset");
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_drain_is_forced_at_its_deadline() {
         assert!(!server.connection.is_ended(), "wait {index}");
         server.connection.advance(SECOND);
         ends_by(&mut server, Deadline::Drain);
-        assert!(server.peer.saw(Event::Abort), "the peer sees a reset");
+        assert!(server.peer.saw(StreamEvent::Abort), "the peer sees a reset");
     }
 
     // Of several deadlines the earliest counts.
@@ -326,7 +326,7 @@ fn lingering_ends_by_itself_and_never_outlives_a_drain() {
     server.connection.advance(SECOND);
     // Everything was written, so nothing was forced and nothing is reset.
     assert_eq!(server.reason(), "drained");
-    assert!(!server.peer.saw(Event::Abort));
+    assert!(!server.peer.saw(StreamEvent::Abort));
 }
 
 #[test]

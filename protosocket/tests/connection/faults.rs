@@ -7,7 +7,7 @@ use protosocket::{
     Clock, LinesCodec, MessageReactor, ReactorContext, ReactorStatus, SendError, channel,
 };
 
-use crate::common::{Event, Framed, Opened, Setup, echo, frame, framed};
+use protosocket_testkit::{Framed, Opened, Setup, StreamEvent, echo, frame, framed};
 
 /// When a stream that would block is asked again.
 const RETRY: Duration = Duration::from_millis(10);
@@ -61,7 +61,7 @@ fn d23_a_flush_and_a_shutdown_that_would_block_are_tried_again_by_a_timer() {
             server.connection.advance(RETRY);
         }
         assert_eq!(server.reason(), "end_of_input");
-        assert!(server.peer.saw(Event::Shutdown));
+        assert!(server.peer.saw(StreamEvent::Shutdown));
     }
 }
 

@@ -14,7 +14,7 @@ use protosocket::{
     LinesCodec, MessageReactor, ReactorContext, ReactorStatus, SendError, Varint, channel,
 };
 
-use crate::common::{ByHand, Opened, Raw, Setup, echo, frame, framed, probe::Knobs, silent};
+use protosocket_testkit::{ByHand, Knobs, Opened, Raw, Setup, echo, frame, framed, silent};
 
 type Hand<M> = (Raw, ByHand<M>);
 

@@ -1,9 +1,6 @@
 //! What a connection promises, over a stream whose every readiness is scripted, on a clock that
 //! stands still; and over sockets where the kernel has a say.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod closing;
 mod deadlines;
 mod faults;

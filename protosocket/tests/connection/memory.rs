@@ -6,7 +6,7 @@ use std::{env, fs, process::Command};
 
 use protosocket::LinesCodec;
 
-use crate::common::{Opened, Setup, echo, frame, framed};
+use protosocket_testkit::{Opened, Setup, echo, frame, framed};
 
 /// Set in the process of its own.
 const ALONE: &str = "PROTOSOCKET_TEST_ALONE";

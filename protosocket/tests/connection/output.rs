@@ -17,8 +17,8 @@ use protosocket::{
     ReactorContext, ReactorStatus, SendBuffer, SendError, SendFuture, SendLimits, Sender, channel,
 };
 
-use crate::common::{
-    ByHand, Framed, Opened, Raw, Setup, always, echo, frame, framed, probe::Answer, silent,
+use protosocket_testkit::{
+    Answer, ByHand, Framed, Opened, Raw, Setup, always, echo, frame, framed, silent,
 };
 
 /// Raw bytes out; inbound bytes are messages of one byte.

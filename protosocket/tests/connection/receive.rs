@@ -8,11 +8,8 @@ use protosocket::{
     SendBuffer, TokioCodec, Varint,
 };
 
-use crate::common::{
-    Raw, Setup, frame, framed,
-    probe::{Inbound, Outbound},
-    random::Random,
-    silent,
+use protosocket_testkit::{
+    Inbound, Outbound, Random, Raw, Setup, for_each_seed, frame, framed, silent,
 };
 
 /// What `messages` are on the wire.
@@ -105,29 +102,28 @@ fn texts(payloads: &[Vec<u8>]) -> Vec<String> {
 
 #[test]
 fn messages_of_any_size_survive_reads_of_any_size() {
-    for seed in 0..24 {
-        let mut random = Random::new(seed);
-        let payloads = payloads(&mut random, 40);
+    for_each_seed(0..24, |random| {
+        let payloads = payloads(random, 40);
         let messages: Vec<Bytes> = payloads.iter().cloned().map(Bytes::from).collect();
 
         let bytes = wire(framed(), messages.clone());
-        receives(&mut random, framed(), &bytes, &messages);
+        receives(random, framed(), &bytes, &messages);
 
         let varint = LengthDelimitedCodec::<Varint>::new;
         let bytes = wire(varint(), messages.clone());
-        receives(&mut random, varint(), &bytes, &messages);
+        receives(random, varint(), &bytes, &messages);
 
         let bytes = wire(tokio_codec(), messages.clone());
         let buffers: Vec<_> = payloads
             .iter()
             .map(|payload| BytesMut::from(&payload[..]))
             .collect();
-        receives(&mut random, tokio_codec(), &bytes, &buffers);
+        receives(random, tokio_codec(), &bytes, &buffers);
 
         let texts = texts(&payloads);
         let bytes = wire(lines_codec(), texts.clone());
-        receives(&mut random, lines_codec(), &bytes, &texts);
-    }
+        receives(random, lines_codec(), &bytes, &texts);
+    });
 }
 
 /// Feed `bytes` cut at every two places.

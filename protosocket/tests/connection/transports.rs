@@ -12,9 +12,9 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
-use crate::common::{
-    Event, Framed, Setup, always, echo, frame, framed,
-    probe::{Answer, Inbound, Knobs, Outbound, Probe},
+use protosocket_testkit::{
+    Answer, Framed, Inbound, Knobs, Outbound, Probe, Setup, StreamEvent, always, echo, frame,
+    framed,
 };
 
 /// Two ends of a connection. The client's has a small receive buffer if it is to be slow.
@@ -221,7 +221,7 @@ async fn a_prefix_is_read_before_the_stream() {
 }
 
 /// Lines until one says what to do; then the stream goes on elsewhere.
-fn upgrading(setup: Setup) -> crate::common::Opened<LinesCodec> {
+fn upgrading(setup: Setup) -> protosocket_testkit::Opened<LinesCodec> {
     let answer: Answer<LinesCodec> = Box::new(|context, message| {
         let status = match message.as_str() {
             "upgrade" => ReactorStatus::Handover,
@@ -258,7 +258,7 @@ fn a_handover_flushes_and_yields_the_stream_and_what_was_not_decoded() {
         first.peer.release_flush();
         let end = first.finish();
         let handover = end.handover.expect("it was handed over");
-        assert!(!first.peer.saw(Event::Shutdown) && !first.peer.saw(Event::Drop));
+        assert!(!first.peer.saw(StreamEvent::Shutdown) && !first.peer.saw(StreamEvent::Drop));
         let written = b"hello\nupgrade\nfrom the channel\n".len();
         assert_eq!(first.peer.written_len(), written);
 
@@ -288,7 +288,7 @@ fn a_handover_after_the_end_of_input_keeps_what_was_read() {
     first.drop_sender();
     let handover = first.finish().handover.expect("it was handed over");
     assert_eq!(handover.unread, &b"the rest"[..]);
-    assert!(!first.peer.saw(Event::Shutdown));
+    assert!(!first.peer.saw(StreamEvent::Shutdown));
 }
 
 #[test]

@@ -17,10 +17,8 @@ use tokio::{
     task::{JoinHandle, yield_now},
 };
 
-use crate::{
-    scripted::within,
-    toy::{Act, Broken, Notes, Toy, ToyHost, Versioned},
-};
+use crate::toy::{Act, Broken, Notes, Toy, ToyHost, Versioned};
+use protosocket_testkit::within;
 
 type End = ConnectionEnd<DuplexStream, MachineReactor<Toy, ToyHost>>;
 

@@ -17,9 +17,8 @@ use crate::{
     frames::{Frame, Frames},
     hosts::{Client, Log, Server, Service},
     mux::{Command, Config, Event, Mux, MuxError, Role},
-    pure::encoded,
-    scripted::{Scripted, within},
 };
+use protosocket_testkit::{ScriptedPeer, encoded, within};
 
 /// The idle timeout of `Limits::server`.
 const IDLE: Duration = Duration::from_secs(600);
@@ -73,12 +72,15 @@ fn tight() -> Limits {
     })
 }
 
-fn serve(service: Service, pipe: usize) -> (Scripted<DuplexStream, Frames>, Running<Server>, Log) {
+fn serve(
+    service: Service,
+    pipe: usize,
+) -> (ScriptedPeer<DuplexStream, Frames>, Running<Server>, Log) {
     let (near, far) = duplex(pipe);
     let host = Server::new(service);
     let log = host.log.clone();
     let running = Running::start(far, Role::Server, host, tight());
-    (Scripted::new(near, Frames), running, log)
+    (ScriptedPeer::new(near, Frames), running, log)
 }
 
 fn open(stream: u32) -> Frame {
@@ -173,7 +175,7 @@ async fn credits_and_cancels_are_heard_while_bulk_is_full() {
 async fn a_cancel_from_the_application_overtakes_the_bulk_of_its_own_machine() {
     let (near, far) = duplex(64);
     let client = Running::start(near, Role::Client, Client::default(), tight());
-    let mut peer = Scripted::new(far, Frames);
+    let mut peer = ScriptedPeer::new(far, Frames);
     client.command(Command::Open(1)).await;
     client.command(Command::Send(1, text(1, 1000))).await;
     assert_eq!(
@@ -374,7 +376,7 @@ async fn answers_to_control_beyond_the_reserve_pause_the_input_and_none_is_lost(
         writer.write_all(&pings).await.unwrap();
         writer.shutdown().await.unwrap();
     };
-    let mut reader = Scripted::new(tokio::io::join(reader, tokio::io::sink()), Frames);
+    let mut reader = ScriptedPeer::new(tokio::io::join(reader, tokio::io::sink()), Frames);
     let (end, frames, ()) =
         within(async { tokio::join!(server.end(), reader.rest(), write) }).await;
     assert!(matches!(end.reason, CloseReason::EndOfInput));

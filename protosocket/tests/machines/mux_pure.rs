@@ -9,20 +9,20 @@ use crate::{
     frames::{Frame, Frames},
     hosts::{Client, Server, Service},
     mux::{Command, Config, Event, Mux, MuxError, Role},
-    pure::{Side, encoded},
 };
+use protosocket_testkit::{MachineSide, encoded};
 
-fn client(now: Instant) -> Side<Mux, Client> {
+fn client(now: Instant) -> MachineSide<Mux, Client> {
     let machine = Mux::new(Role::Client, Config::default());
-    Side::new(machine, Client::default(), Frames, now)
+    MachineSide::new(machine, Client::default(), Frames, now)
 }
 
-fn server(service: Service, now: Instant) -> Side<Mux, Server> {
+fn server(service: Service, now: Instant) -> MachineSide<Mux, Server> {
     let machine = Mux::new(Role::Server, Config::default());
-    Side::new(machine, Server::new(service), Frames, now)
+    MachineSide::new(machine, Server::new(service), Frames, now)
 }
 
-fn tell<H: protosocket::Host<Mux>>(side: &mut Side<Mux, H>, frame: Frame) {
+fn tell<H: protosocket::Host<Mux>>(side: &mut MachineSide<Mux, H>, frame: Frame) {
     side.receive(&encoded(&mut Frames, frame));
 }
 
@@ -33,7 +33,7 @@ fn text(stream: u32, size: usize) -> Bytes {
 }
 
 /// A client that has opened streams with so many bytes on each, and all the credit it wants.
-fn loaded(sizes: &[(u32, usize)]) -> Side<Mux, Client> {
+fn loaded(sizes: &[(u32, usize)]) -> MachineSide<Mux, Client> {
     let mut side = client(Instant::now());
     for &(stream, size) in sizes {
         side.command(Command::Open(stream)).unwrap();
@@ -49,7 +49,7 @@ fn loaded(sizes: &[(u32, usize)]) -> Side<Mux, Client> {
     side
 }
 
-fn streams_of_data(side: &mut Side<Mux, Client>) -> Vec<u32> {
+fn streams_of_data(side: &mut MachineSide<Mux, Client>) -> Vec<u32> {
     let outputs = std::iter::from_fn(|| side.output());
     outputs
         .map(|output| match output {

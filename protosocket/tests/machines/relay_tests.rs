@@ -18,10 +18,9 @@ use tokio::{
 
 use crate::{
     frames::{Frame, Frames},
-    pure::{Side, encoded},
     relay::{Command, Dialer, Event, Open, QUEUED, Relay, RelayError},
-    scripted::{Scripted, within},
 };
+use protosocket_testkit::{MachineSide, ScriptedPeer, encoded, within};
 
 type End<S> = ConnectionEnd<S, MachineReactor<Relay, Dialer>>;
 
@@ -51,8 +50,8 @@ impl Host<Relay> for ByHand {
     fn on_message(&mut self, _: &mut HostContext<'_, Relay>, _: Command) {}
 }
 
-fn by_hand(tunnel: bool) -> Side<Relay, ByHand> {
-    Side::new(
+fn by_hand(tunnel: bool) -> MachineSide<Relay, ByHand> {
+    MachineSide::new(
         Relay::new(tunnel),
         ByHand::default(),
         Frames,
@@ -60,7 +59,7 @@ fn by_hand(tunnel: bool) -> Side<Relay, ByHand> {
     )
 }
 
-fn opened(side: &mut Side<Relay, ByHand>, result: Result<(), &'static str>) {
+fn opened(side: &mut MachineSide<Relay, ByHand>, result: Result<(), &'static str>) {
     let (id, _) = side.host.actions.pop().expect("a socket is to be opened");
     side.with(|machine, now| machine.handle_action(now, id, result));
     side.resume();
@@ -123,7 +122,7 @@ fn start<S: Transport + Send>(stream: S, tunnel: bool, dialer: Dialer) -> JoinHa
 fn over_pipes(
     tunnel: bool,
 ) -> (
-    Scripted<DuplexStream, Frames>,
+    ScriptedPeer<DuplexStream, Frames>,
     JoinHandle<End<DuplexStream>>,
     DuplexStream,
 ) {
@@ -135,7 +134,7 @@ fn over_pipes(
         async move { stream.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()) }
     });
     (
-        Scripted::new(client, Frames),
+        ScriptedPeer::new(client, Frames),
         start(stream, tunnel, dialer),
         far,
     )
@@ -318,7 +317,7 @@ async fn a_relay_connects_to_a_real_address() {
             write.shutdown().await
         })
     };
-    let mut client = Scripted::new(tokio::io::join(read, tokio::io::sink()), Frames);
+    let mut client = ScriptedPeer::new(tokio::io::join(read, tokio::io::sink()), Frames);
     assert_eq!(client.receive().await, Some(Frame::Connected));
     let mut received = Vec::new();
     let last = loop {

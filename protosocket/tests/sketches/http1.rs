@@ -22,10 +22,8 @@ use protosocket::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use crate::{
-    scripted::within,
-    service::{Body, BodySender, Request, Response, ResponseFuture, Service, body},
-};
+use crate::service::{Body, BodySender, Request, Response, ResponseFuture, Service, body};
+use protosocket_testkit::within;
 
 #[derive(Debug)]
 pub(crate) struct Head {

@@ -21,9 +21,9 @@ use tokio::io::duplex;
 
 use crate::{
     frames::{Frame, Frames},
-    scripted::{Scripted, within},
     service::{Body, Request, Response, ResponseFuture, Service},
 };
+use protosocket_testkit::{ScriptedPeer, within};
 
 /// LIMIT: streams at a time.
 const STREAMS: usize = 100;
@@ -284,7 +284,7 @@ async fn a_hundred_streams_share_the_room_and_a_goodbye_is_said_twice() {
     let mut connection = Connection::new(stream, Frames, reactor, outbound, &config);
     let handle = connection.handle();
     let server = tokio::spawn(connection);
-    let mut client = Scripted::new(client, Frames);
+    let mut client = ScriptedPeer::new(client, Frames);
     for stream in 1..=100 {
         client
             .send(Frame::Open {

@@ -3,12 +3,6 @@
 //!
 //! They are small on purpose. Their protocols are stand-ins with the shape of the real ones.
 
-#[path = "../common/pure.rs"]
-#[expect(dead_code, reason = "the tests of machines use the rest of it")]
-mod pure;
-#[path = "../common/scripted.rs"]
-mod scripted;
-
 #[path = "../machines/frames.rs"]
 mod frames;
 #[path = "../machines/mux.rs"]

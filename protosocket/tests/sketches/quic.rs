@@ -21,12 +21,11 @@ use protosocket::{
     ActionId, CloseReason, Connection, ConnectionConfig, Host, HostContext, InputPolicy, Limits,
     LinesCodec, Machine, MachineReactor, Output, ReactorStatus, Rejected, Room, Transport, channel,
 };
+use protosocket_testkit::within;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
 };
-
-use crate::scripted::within;
 
 /// LIMIT: bytes that one direction of a stream holds.
 const WINDOW: usize = 64;

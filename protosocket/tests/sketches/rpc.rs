@@ -22,8 +22,8 @@ use tokio::{
 use crate::{
     frames::Frames,
     mux::{Command, Config, Event, Mux, MuxError, Role},
-    scripted::within,
 };
+use protosocket_testkit::within;
 
 /// What a client's application sends through the channel.
 enum Call {

@@ -28,10 +28,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{
-    pure::Side,
-    scripted::{Scripted, within},
-};
+use protosocket_testkit::{MachineSide, ScriptedPeer, within};
 
 /// Who sent it, and what.
 type Datagram = (String, String);
@@ -295,13 +292,13 @@ async fn serve(stream: DuplexStream, host: Sockets) -> CloseReason {
     end.reason
 }
 
-fn client_of(shared: &Shared, peers: &MemoryConnector) -> Scripted<DuplexStream, LinesCodec> {
+fn client_of(shared: &Shared, peers: &MemoryConnector) -> ScriptedPeer<DuplexStream, LinesCodec> {
     let (client, stream) = duplex(256);
     tokio::spawn(serve(stream, Sockets::new(shared, peers)));
-    Scripted::new(client, LinesCodec::new())
+    ScriptedPeer::new(client, LinesCodec::new())
 }
 
-async fn ask(client: &mut Scripted<DuplexStream, LinesCodec>, line: &str) -> String {
+async fn ask(client: &mut ScriptedPeer<DuplexStream, LinesCodec>, line: &str) -> String {
     client.send(line.to_owned()).await;
     within(client.receive()).await.expect("it answers")
 }
@@ -311,7 +308,7 @@ fn a_client_over_datagrams_has_a_relay_socket() {
     let shared = Shared::default();
     let (_, peers) = memory_listener(64);
     let host = Sockets::new(&shared, &peers);
-    let mut side = Side::new(Turn::default(), host, LinesCodec::new(), Instant::now());
+    let mut side = MachineSide::new(Turn::default(), host, LinesCodec::new(), Instant::now());
     // A datagram in, a datagram out: each is one call of the codec.
     side.receive(b"ALLOCATE\r\n");
     assert_eq!(side.send(usize::MAX), "ALLOCATED 1\r\n");

@@ -14,19 +14,25 @@ use protosocket::{
 };
 
 /// One end of an exchange.
-pub(crate) struct Side<M: Machine, H> {
-    pub(crate) machine: M,
-    pub(crate) host: H,
-    pub(crate) now: Instant,
-    pub(crate) room: Room,
-    pub(crate) error: Option<M::Error>,
+pub struct MachineSide<M: Machine, H> {
+    /// The machine under test.
+    pub machine: M,
+    /// What hears of its events.
+    pub host: H,
+    /// The time at this end.
+    pub now: Instant,
+    /// What the send buffer is said to take.
+    pub room: Room,
+    /// What the machine failed with.
+    pub error: Option<M::Error>,
     codec: M::Codec,
     inbound: BytesMut,
     outbound: SendBuffer,
 }
 
-impl<M: Machine, H: Host<M>> Side<M, H> {
-    pub(crate) fn new(machine: M, host: H, codec: M::Codec, now: Instant) -> Self {
+impl<M: Machine, H: Host<M>> MachineSide<M, H> {
+    /// One end at the instant `now`, with room for 64 KiB and 64 messages.
+    pub fn new(machine: M, host: H, codec: M::Codec, now: Instant) -> Self {
         let room = Room {
             bytes: 64 * 1024,
             messages: 64,
@@ -44,18 +50,22 @@ impl<M: Machine, H: Host<M>> Side<M, H> {
     }
 
     /// Do something with the machine, and tell the host what came of it.
-    pub(crate) fn with<T>(&mut self, act: impl FnOnce(&mut M, Instant) -> T) -> T {
+    pub fn with<T>(&mut self, act: impl FnOnce(&mut M, Instant) -> T) -> T {
         let outcome = act(&mut self.machine, self.now);
         self.settle();
         outcome
     }
 
-    pub(crate) fn command(&mut self, command: M::Command) -> Result<(), Rejected<M::Command>> {
+    /// Give the machine a command, and tell the host what came of it.
+    ///
+    /// # Errors
+    /// The machine refused it.
+    pub fn command(&mut self, command: M::Command) -> Result<(), Rejected<M::Command>> {
         self.with(|machine, now| machine.handle_command(now, command))
     }
 
     /// The time passes, and the machine hears of its deadlines one by one.
-    pub(crate) fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(at) = self.machine.deadline().filter(|at| *at <= until) {
             self.now = self.now.max(at);
@@ -68,13 +78,13 @@ impl<M: Machine, H: Host<M>> Side<M, H> {
     }
 
     /// Bytes arrive. What is not decoded, because the machine wants no input, is kept.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+    pub fn receive(&mut self, bytes: &[u8]) {
         self.inbound.extend_from_slice(bytes);
         self.resume();
     }
 
     /// Decode what has been kept, for as long as the machine wants input.
-    pub(crate) fn resume(&mut self) {
+    pub fn resume(&mut self) {
         while self.error.is_none() && self.machine.wants_input() {
             self.machine.configure_codec(&mut self.codec);
             let decoded = self
@@ -96,13 +106,13 @@ impl<M: Machine, H: Host<M>> Side<M, H> {
     }
 
     /// Pull the next message, without encoding it.
-    pub(crate) fn output(&mut self) -> Option<Output<<M::Codec as Encoder>::Message>> {
+    pub fn output(&mut self) -> Option<Output<<M::Codec as Encoder>::Message>> {
         let room = self.room;
         self.with(|machine, now| machine.poll_output(now, room))
     }
 
     /// Pull what the machine has, and take up to `most` bytes of it off the send buffer.
-    pub(crate) fn send(&mut self, most: usize) -> Bytes {
+    pub fn send(&mut self, most: usize) -> Bytes {
         while self.outbound.unsent_bytes() < most {
             let Some(Output::Bulk(message) | Output::Control(message)) = self.output() else {
                 break;
@@ -121,7 +131,7 @@ impl<M: Machine, H: Host<M>> Side<M, H> {
     }
 
     /// Whether the machine wants the connection to go on, and has not failed.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.error.is_none() && self.machine.status() == ReactorStatus::Continue
     }
 
@@ -148,7 +158,7 @@ impl<M: Machine, H: Host<M>> Side<M, H> {
 }
 
 /// Encode one message alone.
-pub(crate) fn encoded<E: Encoder>(encoder: &mut E, message: E::Message) -> Bytes {
+pub fn encoded<E: Encoder>(encoder: &mut E, message: E::Message) -> Bytes {
     let mut buffer = SendBuffer::new();
     buffer.encode(encoder, message).expect("it can be encoded");
     Bytes::from(buffer.contiguous().clone())

@@ -18,9 +18,9 @@ use protosocket::{
 };
 
 use super::{
-    observer::Recorder,
     probe::{Answer, Inbound, Knobs, Outbound, Probe},
-    stream::{Peer, Stream, stream},
+    recorder::Recorder,
+    stream::{ScriptedStream, StreamPeer, scripted_stream},
 };
 
 /// More polls than any connection here needs between two events: it spins.
@@ -30,15 +30,19 @@ const MANY_POLLS: usize = 20_000;
 ///
 /// Nothing happens by itself, so what does not happen after [`settle`](Self::settle) would never
 /// have happened: a lost wake is a failed assertion, and so is one that is not needed.
-pub(crate) struct Driven<R: MessageReactor> {
-    connection: Connection<Stream, R>,
-    end: Option<ConnectionEnd<Stream, R>>,
+pub struct Driven<R: MessageReactor> {
+    connection: Connection<ScriptedStream, R>,
+    end: Option<ConnectionEnd<ScriptedStream, R>>,
     flag: Arc<Flag>,
     polls: usize,
-    pub(crate) peer: Peer,
-    pub(crate) clock: ManualClock,
-    pub(crate) observer: Arc<Recorder>,
-    pub(crate) handle: ConnectionHandle,
+    /// The other end of the connection's stream.
+    pub peer: StreamPeer,
+    /// The clock of its deadlines.
+    pub clock: ManualClock,
+    /// What its observer was told.
+    pub observer: Arc<Recorder>,
+    /// Drains and aborts it.
+    pub handle: ConnectionHandle,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +57,7 @@ impl Wake for Flag {
 impl<R: MessageReactor> Driven<R> {
     /// Poll for as long as it is woken.
     #[track_caller]
-    pub(crate) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..MANY_POLLS {
             if !self.is_woken() || self.end.is_some() {
                 return;
@@ -64,7 +68,7 @@ impl<R: MessageReactor> Driven<R> {
     }
 
     /// Poll, whether it was woken or not.
-    pub(crate) fn poll_once(&mut self) {
+    pub fn poll_once(&mut self) {
         self.flag.0.store(false, Ordering::SeqCst);
         self.polls += 1;
         let waker = Waker::from(self.flag.clone());
@@ -75,34 +79,36 @@ impl<R: MessageReactor> Driven<R> {
     }
 
     /// Whether it asks to be polled.
-    pub(crate) fn is_woken(&self) -> bool {
+    pub fn is_woken(&self) -> bool {
         self.flag.0.load(Ordering::SeqCst)
     }
 
     /// How often it has been polled.
-    pub(crate) fn polls(&self) -> usize {
+    pub fn polls(&self) -> usize {
         self.polls
     }
 
     /// Move the time forward, and poll if that wakes it.
     #[track_caller]
-    pub(crate) fn advance(&mut self, by: Duration) {
+    pub fn advance(&mut self, by: Duration) {
         self.clock.advance(by);
         self.settle();
     }
 
-    pub(crate) fn is_ended(&self) -> bool {
+    /// Whether it has ended.
+    pub fn is_ended(&self) -> bool {
         self.end.is_some()
     }
 
-    pub(crate) fn connection(&self) -> &Connection<Stream, R> {
+    /// The connection itself, to look at.
+    pub fn connection(&self) -> &Connection<ScriptedStream, R> {
         &self.connection
     }
 
     /// Settle, and expect that it has ended: once, as far as its observer knows, and with every
     /// byte and message reported.
     #[track_caller]
-    pub(crate) fn finish(&mut self) -> ConnectionEnd<Stream, R> {
+    pub fn finish(&mut self) -> ConnectionEnd<ScriptedStream, R> {
         self.settle();
         let Some(end) = self.end.take() else {
             panic!("it has not ended and waits: {:?}", self.connection);
@@ -115,31 +121,37 @@ impl<R: MessageReactor> Driven<R> {
 
     /// Settle, and name the reason for which it ended.
     #[track_caller]
-    pub(crate) fn reason(&mut self) -> &'static str {
+    pub fn reason(&mut self) -> &'static str {
         self.finish().reason.name()
     }
 
     /// Drop it.
-    pub(crate) fn into_observer(self) -> Arc<Recorder> {
+    pub fn into_observer(self) -> Arc<Recorder> {
         self.observer.clone()
     }
 }
 
 /// How to make a [`Driven`] connection. The fields are set before [`open`](Self::open).
-pub(crate) struct Setup {
-    pub(crate) limits: Limits,
-    pub(crate) client: bool,
+pub struct Setup {
+    /// Its deadlines and limits.
+    pub limits: Limits,
+    /// Whether it is the side that opened the connection.
+    pub client: bool,
     /// What the channel holds.
-    pub(crate) capacity: usize,
-    pub(crate) unread: Bytes,
-    pub(crate) peer: Peer,
-    pub(crate) clock: ManualClock,
-    pub(crate) stream: Stream,
+    pub capacity: usize,
+    /// Bytes that were read from the stream before.
+    pub unread: Bytes,
+    /// The other end of `stream`.
+    pub peer: StreamPeer,
+    /// Its clock.
+    pub clock: ManualClock,
+    /// What it runs over.
+    pub stream: ScriptedStream,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        let (stream, peer) = stream();
+        let (stream, peer) = scripted_stream();
         Self {
             limits: Limits::server(),
             client: false,
@@ -154,7 +166,7 @@ impl Default for Setup {
 
 impl Setup {
     /// One whose send buffer is full from `bulk` bytes on, with half as much for control.
-    pub(crate) fn bulk(bulk: usize) -> Self {
+    pub fn bulk(bulk: usize) -> Self {
         Self {
             limits: Limits::server().send_limits(SendLimits {
                 bulk_bytes: bulk,
@@ -165,7 +177,8 @@ impl Setup {
         }
     }
 
-    pub(crate) fn client() -> Self {
+    /// One that this program opened, with the limits of a client.
+    pub fn client() -> Self {
         Self {
             client: true,
             limits: Limits::client(),
@@ -173,7 +186,8 @@ impl Setup {
         }
     }
 
-    pub(crate) fn limits(limits: Limits) -> Self {
+    /// One that a peer opened, with these limits.
+    pub fn limits(limits: Limits) -> Self {
         Self {
             limits,
             ..Self::default()
@@ -181,7 +195,7 @@ impl Setup {
     }
 
     /// A connection with a reactor that answers as told.
-    pub(crate) fn open<C: Codec + 'static>(self, codec: C, answer: Answer<C>) -> Opened<C>
+    pub fn open<C: Codec + 'static>(self, codec: C, answer: Answer<C>) -> Opened<C>
     where
         Inbound<C>: Clone,
     {
@@ -196,7 +210,7 @@ impl Setup {
     }
 
     /// A connection with any reactor.
-    pub(crate) fn drive<R: MessageReactor>(
+    pub fn drive<R: MessageReactor>(
         self,
         codec: R::Codec,
         reactor: R,
@@ -230,50 +244,60 @@ impl Setup {
 }
 
 /// A connection with a [`Probe`], and everything that reaches into it.
-pub(crate) struct Opened<C: Codec + 'static>
+pub struct Opened<C: Codec + 'static>
 where
     Inbound<C>: Clone,
 {
-    pub(crate) connection: Driven<Probe<C>>,
-    pub(crate) peer: Peer,
-    pub(crate) knobs: Knobs<C>,
-    pub(crate) sender: Option<Sender<Outbound<C>>>,
+    /// The connection, polled only when woken.
+    pub connection: Driven<Probe<C>>,
+    /// The other end of its stream.
+    pub peer: StreamPeer,
+    /// What its reactor does and saw.
+    pub knobs: Knobs<C>,
+    /// The way into it, until [`drop_sender`](Self::drop_sender).
+    pub sender: Option<Sender<Outbound<C>>>,
 }
 
 impl<C: Codec + 'static> Opened<C>
 where
     Inbound<C>: Clone,
 {
-    pub(crate) fn sender(&self) -> &Sender<Outbound<C>> {
+    /// The way into the connection.
+    ///
+    /// # Panics
+    /// After [`drop_sender`](Self::drop_sender).
+    pub fn sender(&self) -> &Sender<Outbound<C>> {
         self.sender.as_ref().expect("it has not been dropped")
     }
 
     /// Send through the channel, which has room.
     #[track_caller]
-    pub(crate) fn send(&self, message: Outbound<C>) {
+    pub fn send(&self, message: Outbound<C>) {
         assert!(self.sender().try_send(message).is_ok());
     }
 
     /// Let the last sender go.
-    pub(crate) fn drop_sender(&mut self) {
+    pub fn drop_sender(&mut self) {
         self.sender = None;
     }
 
+    /// As [`Driven::settle`].
     #[track_caller]
-    pub(crate) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.connection.settle();
     }
 
     /// As [`Driven::finish`]; the reactor must have been told the same, once.
     #[track_caller]
-    pub(crate) fn finish(&mut self) -> ConnectionEnd<Stream, Probe<C>> {
+    pub fn finish(&mut self) -> ConnectionEnd<ScriptedStream, Probe<C>> {
         let end = self.connection.finish();
         assert_eq!(self.knobs.lock().ends, [(end.reason.name(), end.stats)]);
         end
     }
 
+    /// Settle, and name the reason for which it ended.
     #[track_caller]
-    pub(crate) fn reason(&mut self) -> &'static str {
+    pub fn reason(&mut self) -> &'static str {
         self.finish().reason.name()
     }
 }

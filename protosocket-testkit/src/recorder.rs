@@ -4,8 +4,9 @@ use std::sync::Mutex;
 
 use protosocket::{CloseReason, ConnectionObserver, ConnectionStats, PeerAddress};
 
+/// Remembers what happened to connections.
 #[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<Recorded>);
+pub struct Recorder(Mutex<Recorded>);
 
 #[derive(Debug, Default)]
 struct Recorded {
@@ -15,17 +16,18 @@ struct Recorded {
 }
 
 impl Recorder {
-    pub(crate) fn opened(&self) -> usize {
+    /// How many were opened.
+    pub fn opened(&self) -> usize {
         self.0.lock().unwrap().opened
     }
 
     /// The reason of every end.
-    pub(crate) fn closed(&self) -> Vec<&'static str> {
+    pub fn closed(&self) -> Vec<&'static str> {
         self.0.lock().unwrap().closed.clone()
     }
 
     /// The sum of all reports.
-    pub(crate) fn traffic(&self) -> ConnectionStats {
+    pub fn traffic(&self) -> ConnectionStats {
         self.0.lock().unwrap().traffic
     }
 }

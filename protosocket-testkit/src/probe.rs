@@ -12,23 +12,26 @@ use protosocket::{
     MessageReactor, ReactorContext, ReactorStatus, Room, SendError,
 };
 
-pub(crate) type Inbound<C> = <C as Decoder>::Message;
-pub(crate) type Outbound<C> = <C as Encoder>::Message;
+/// What a codec decodes.
+pub type Inbound<C> = <C as Decoder>::Message;
+/// What a codec encodes.
+pub type Outbound<C> = <C as Encoder>::Message;
 
 /// What is done with each message.
-pub(crate) type Answer<C> = Box<dyn FnMut(&mut ReactorContext<'_, C>, Inbound<C>) -> ReactorStatus>;
+pub type Answer<C> = Box<dyn FnMut(&mut ReactorContext<'_, C>, Inbound<C>) -> ReactorStatus>;
 
 /// The reactor.
-pub(crate) struct Probe<C: Codec> {
+pub struct Probe<C: Codec> {
     answer: Answer<C>,
     knobs: Knobs<C>,
 }
 
 /// The test's hold on a [`Probe`]. Every setter wakes as a good reactor would: whoever registered
 /// for that very change, and nobody else.
-pub(crate) struct Knobs<C: Codec>(Arc<Mutex<State<C>>>);
+pub struct Knobs<C: Codec>(Arc<Mutex<ProbeState<C>>>);
 
-pub(crate) struct State<C: Codec> {
+/// What a [`Probe`] does, and what was done to it.
+pub struct ProbeState<C: Codec> {
     ready: bool,
     ready_waker: Option<Waker>,
     wants_outbound: bool,
@@ -43,26 +46,34 @@ pub(crate) struct State<C: Codec> {
     produce_waker: Option<Waker>,
 
     /// What is sent when the connection ends in order.
-    pub(crate) rest: VecDeque<Outbound<C>>,
+    pub rest: VecDeque<Outbound<C>>,
     /// What is sent when the input cannot be decoded.
-    pub(crate) error_reply: Option<Outbound<C>>,
+    pub error_reply: Option<Outbound<C>>,
     /// What is sent when the connection is drained.
-    pub(crate) goodbye: Option<Outbound<C>>,
-    pub(crate) on_end_of_input: ReactorStatus,
-    pub(crate) on_drain: ReactorStatus,
+    pub goodbye: Option<Outbound<C>>,
+    /// The answer to the end of input.
+    pub on_end_of_input: ReactorStatus,
+    /// The answer to a drain.
+    pub on_drain: ReactorStatus,
 
-    pub(crate) received: Vec<Inbound<C>>,
-    pub(crate) ends_of_input: usize,
-    pub(crate) drains: usize,
-    pub(crate) deadlines: usize,
-    pub(crate) decode_errors: Vec<String>,
+    /// Every message, in order.
+    pub received: Vec<Inbound<C>>,
+    /// How often the input ended.
+    pub ends_of_input: usize,
+    /// How often it was drained.
+    pub drains: usize,
+    /// How often its deadline came.
+    pub deadlines: usize,
+    /// Every error of the decoder.
+    pub decode_errors: Vec<String>,
     /// The reason of each end that the reactor was told, and what was done until then.
-    pub(crate) ends: Vec<(&'static str, ConnectionStats)>,
+    pub ends: Vec<(&'static str, ConnectionStats)>,
 }
 
 impl<C: Codec> Probe<C> {
-    pub(crate) fn new(answer: Answer<C>) -> (Self, Knobs<C>) {
-        let knobs = Knobs(Arc::new(Mutex::new(State {
+    /// A reactor that answers as told, and the test's hold on it.
+    pub fn new(answer: Answer<C>) -> (Self, Knobs<C>) {
+        let knobs = Knobs(Arc::new(Mutex::new(ProbeState {
             ready: true,
             ready_waker: None,
             wants_outbound: true,
@@ -107,12 +118,13 @@ fn wake(waker: Option<Waker>) {
 }
 
 impl<C: Codec> Knobs<C> {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<C>> {
+    /// Look at what it saw, or change what it does without waking anybody.
+    pub fn lock(&self) -> MutexGuard<'_, ProbeState<C>> {
         self.0.lock().expect("no code that panics runs under it")
     }
 
     /// Take messages, or do not.
-    pub(crate) fn set_ready(&self, ready: bool) {
+    pub fn set_ready(&self, ready: bool) {
         let mut state = self.lock();
         state.ready = ready;
         let waker = ready.then(|| state.ready_waker.take()).flatten();
@@ -121,29 +133,32 @@ impl<C: Codec> Knobs<C> {
     }
 
     /// Take messages from the channel, or do not.
-    pub(crate) fn set_wants_outbound(&self, wants: bool) {
+    pub fn set_wants_outbound(&self, wants: bool) {
         self.change(|state| state.wants_outbound = wants);
     }
 
-    pub(crate) fn set_in_flight(&self, requests: usize) {
+    /// Requests that it claims to have in flight.
+    pub fn set_in_flight(&self, requests: usize) {
         self.change(|state| state.in_flight = requests);
     }
 
-    pub(crate) fn set_policy(&self, policy: InputPolicy) {
+    /// How outbound back-pressure acts on its input.
+    pub fn set_policy(&self, policy: InputPolicy) {
         self.lock().policy = policy;
     }
 
-    pub(crate) fn set_deadline(&self, at: Option<Instant>) {
+    /// When it wants to be called.
+    pub fn set_deadline(&self, at: Option<Instant>) {
         self.lock().deadline = at;
     }
 
     /// Answer this to the next poll.
-    pub(crate) fn set_status(&self, status: ReactorStatus) {
+    pub fn set_status(&self, status: ReactorStatus) {
         self.change(|state| state.poll_status = status);
     }
 
     /// Keep the connection open for what may still be produced.
-    pub(crate) fn set_produces(&self, produces: bool) {
+    pub fn set_produces(&self, produces: bool) {
         let mut state = self.lock();
         state.produces = produces;
         let waker = state.produce_waker.take();
@@ -152,7 +167,7 @@ impl<C: Codec> Knobs<C> {
     }
 
     /// Produce these by itself.
-    pub(crate) fn produce(&self, messages: impl IntoIterator<Item = Outbound<C>>) {
+    pub fn produce(&self, messages: impl IntoIterator<Item = Outbound<C>>) {
         let mut state = self.lock();
         state.produce.extend(messages);
         let waker = state.produce_waker.take();
@@ -161,16 +176,17 @@ impl<C: Codec> Knobs<C> {
     }
 
     /// What waits to be produced.
-    pub(crate) fn unproduced(&self) -> usize {
+    pub fn unproduced(&self) -> usize {
         self.lock().produce.len()
     }
 
-    pub(crate) fn received(&self) -> usize {
+    /// How many messages it has received.
+    pub fn received(&self) -> usize {
         self.lock().received.len()
     }
 
     /// Change what the reactor's own futures depend on.
-    fn change(&self, change: impl FnOnce(&mut State<C>)) {
+    fn change(&self, change: impl FnOnce(&mut ProbeState<C>)) {
         let mut state = self.lock();
         change(&mut state);
         let waker = state.poll_waker.take();

@@ -9,20 +9,21 @@ use protosocket::{
 use super::probe::{Answer, Inbound, Outbound};
 
 /// Four bytes of length, then the payload.
-pub(crate) type Framed = LengthDelimitedCodec<U32>;
+pub type Framed = LengthDelimitedCodec<U32>;
 
-pub(crate) fn framed() -> Framed {
+/// The codec of [`Framed`].
+pub fn framed() -> Framed {
     Framed::new()
 }
 
 /// The bytes of one message of [`Framed`].
-pub(crate) fn frame(payload: &[u8]) -> Bytes {
+pub fn frame(payload: &[u8]) -> Bytes {
     let length = u32::try_from(payload.len()).expect("a test's payload is short");
     [&length.to_be_bytes(), payload].concat().into()
 }
 
 /// Answer each message with itself.
-pub(crate) fn echo<C, M>() -> Answer<C>
+pub fn echo<C, M>() -> Answer<C>
 where
     C: Encoder<Message = M> + Decoder<Message = M>,
 {
@@ -30,12 +31,12 @@ where
 }
 
 /// Answer nothing.
-pub(crate) fn silent<C: Codec>() -> Answer<C> {
+pub fn silent<C: Codec>() -> Answer<C> {
     Box::new(|_, _| ReactorStatus::Continue)
 }
 
 /// Answer each message with the same one.
-pub(crate) fn always<C: Codec>(reply: Outbound<C>) -> Answer<C>
+pub fn always<C: Codec>(reply: Outbound<C>) -> Answer<C>
 where
     Outbound<C>: Clone + 'static,
 {
@@ -44,7 +45,7 @@ where
 
 /// Writes bytes as they are.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Raw;
+pub struct Raw;
 
 impl Encoder for Raw {
     type Message = Bytes;
@@ -59,13 +60,14 @@ type Decode<M> = Box<dyn FnMut(&mut Input<'_>) -> Result<Decoded<M>, DecodeError
 type DecodeEnd<M> = Box<dyn FnMut(&mut Input<'_>) -> Result<Option<M>, DecodeError>>;
 
 /// A decoder made of closures.
-pub(crate) struct ByHand<M> {
+pub struct ByHand<M> {
     decode: Decode<M>,
     decode_end: Option<DecodeEnd<M>>,
 }
 
 impl<M> ByHand<M> {
-    pub(crate) fn new(
+    /// A decoder that calls `decode` for every step. At the end of input it refuses what is left.
+    pub fn new(
         decode: impl FnMut(&mut Input<'_>) -> Result<Decoded<M>, DecodeError> + 'static,
     ) -> Self {
         Self {
@@ -74,7 +76,8 @@ impl<M> ByHand<M> {
         }
     }
 
-    pub(crate) fn at_end(
+    /// Call `decode_end` when the input has ended.
+    pub fn at_end(
         mut self,
         decode_end: impl FnMut(&mut Input<'_>) -> Result<Option<M>, DecodeError> + 'static,
     ) -> Self {

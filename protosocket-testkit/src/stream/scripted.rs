@@ -17,19 +17,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// It never wakes spuriously: a waker is kept only when a readiness was refused, and woken only
 /// when that very readiness becomes available. A connection that forgets to ask stays asleep.
 #[derive(Debug)]
-pub(crate) struct Stream(Arc<Mutex<State>>);
+pub struct ScriptedStream(Arc<Mutex<State>>);
 
 /// The test's end of the stream.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer(Arc<Mutex<State>>);
+pub struct StreamPeer(Arc<Mutex<State>>);
 
 /// What the connection did to the stream, writes in a row counted as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum StreamEvent {
+    /// Bytes were taken.
     Write,
+    /// A flush was done.
     Flush,
+    /// The output was shut down.
     Shutdown,
+    /// A reset was asked for.
     Abort,
+    /// It was dropped.
     Drop,
 }
 
@@ -73,7 +78,7 @@ struct State {
     flush: Gate,
     shutdown: Gate,
     lingers: bool,
-    log: Vec<Event>,
+    log: Vec<StreamEvent>,
 }
 
 /// An operation that can be held back, or fail.
@@ -109,7 +114,7 @@ fn wake(waker: &mut Option<Waker>) {
 }
 
 /// A stream and its other end, with all gates open.
-pub(crate) fn stream() -> (Stream, Peer) {
+pub fn scripted_stream() -> (ScriptedStream, StreamPeer) {
     let state = Arc::new(Mutex::new(State {
         reads: VecDeque::new(),
         max_read: usize::MAX,
@@ -127,12 +132,12 @@ pub(crate) fn stream() -> (Stream, Peer) {
         lingers: false,
         log: Vec::new(),
     }));
-    (Stream(state.clone()), Peer(state))
+    (ScriptedStream(state.clone()), StreamPeer(state))
 }
 
-impl Peer {
+impl StreamPeer {
     /// Let the connection read these bytes, in reads of their own.
-    pub(crate) fn send(&self, bytes: impl AsRef<[u8]>) {
+    pub fn send(&self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         // A read of nothing would be the end.
         if !bytes.is_empty() {
@@ -141,70 +146,70 @@ impl Peer {
     }
 
     /// Let one read fail. Errors that are not transient stay.
-    pub(crate) fn fail_read(&self, kind: io::ErrorKind) {
+    pub fn fail_read(&self, kind: io::ErrorKind) {
         self.push(Read::Error(kind));
     }
 
     /// Finish sending.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.push(Read::End);
     }
 
     /// One read returns at most this many bytes.
-    pub(crate) fn set_max_read(&self, bytes: usize) {
+    pub fn set_max_read(&self, bytes: usize) {
         self.lock().max_read = bytes;
     }
 
     /// Bytes that the connection has read.
-    pub(crate) fn bytes_read(&self) -> usize {
+    pub fn bytes_read(&self) -> usize {
         self.lock().bytes_read
     }
 
     /// Take no more bytes than this from here on.
-    pub(crate) fn set_window(&self, bytes: usize) {
+    pub fn set_window(&self, bytes: usize) {
         self.lock().window = bytes;
     }
 
     /// How much it has taken and still takes.
-    pub(crate) fn granted(&self) -> usize {
+    pub fn granted(&self) -> usize {
         let state = self.lock();
         state.written.len().saturating_add(state.window)
     }
 
     /// Take this many bytes more.
-    pub(crate) fn open_window(&self, bytes: usize) {
+    pub fn open_window(&self, bytes: usize) {
         let mut state = self.lock();
         state.window = state.window.saturating_add(bytes);
         wake(&mut state.write_waker);
     }
 
     /// One write takes at most this many bytes.
-    pub(crate) fn set_max_write(&self, bytes: usize) {
+    pub fn set_max_write(&self, bytes: usize) {
         self.lock().max_write = bytes;
     }
 
     /// Claim not to know `writev`.
-    pub(crate) fn set_not_vectored(&self) {
+    pub fn set_not_vectored(&self) {
         self.lock().vectored = false;
     }
 
     /// Let one write fail.
-    pub(crate) fn fail_write(&self, kind: io::ErrorKind) {
+    pub fn fail_write(&self, kind: io::ErrorKind) {
         self.lock().write_faults.push_back(WriteFault::Error(kind));
     }
 
     /// Let one write take nothing.
-    pub(crate) fn write_zero(&self) {
+    pub fn write_zero(&self) {
         self.lock().write_faults.push_back(WriteFault::Zero);
     }
 
     /// All that was written.
-    pub(crate) fn written(&self) -> Vec<u8> {
+    pub fn written(&self) -> Vec<u8> {
         self.lock().written.clone()
     }
 
     /// Give up what was written, which a real stream would not hold.
-    pub(crate) fn forget_written(&self) {
+    pub fn forget_written(&self) {
         let mut state = self.lock();
         state.written = Vec::new();
         state.writes = Vec::new();
@@ -212,7 +217,7 @@ impl Peer {
 
     /// Take back what has been sent and not been read beyond this, as a peer does whose own
     /// buffer is full.
-    pub(crate) fn forget_unread(&self, bytes: usize) {
+    pub fn forget_unread(&self, bytes: usize) {
         let mut state = self.lock();
         let mut unread: usize = state.reads.iter().map(Read::len).sum();
         while unread > bytes
@@ -223,60 +228,67 @@ impl Peer {
     }
 
     /// How much was written.
-    pub(crate) fn written_len(&self) -> usize {
+    pub fn written_len(&self) -> usize {
         self.lock().written.len()
     }
 
     /// The length of each write.
-    pub(crate) fn writes(&self) -> Vec<usize> {
+    pub fn writes(&self) -> Vec<usize> {
         self.lock().writes.clone()
     }
 
     /// Whether the connection waits for room to write.
-    pub(crate) fn is_write_blocked(&self) -> bool {
+    pub fn is_write_blocked(&self) -> bool {
         self.lock().write_waker.is_some()
     }
 
     /// Whether the connection waits for something to read.
-    pub(crate) fn is_awaited(&self) -> bool {
+    pub fn is_awaited(&self) -> bool {
         self.lock().read_waker.is_some()
     }
 
-    pub(crate) fn hold_flush(&self) {
+    /// Let a flush wait.
+    pub fn hold_flush(&self) {
         self.lock().flush.held = true;
     }
 
-    pub(crate) fn release_flush(&self) {
+    /// Let it go on.
+    pub fn release_flush(&self) {
         self.lock().flush.release();
     }
 
-    pub(crate) fn fail_flush(&self, kind: io::ErrorKind) {
+    /// Let one flush fail.
+    pub fn fail_flush(&self, kind: io::ErrorKind) {
         self.lock().flush.errors.push_back(kind);
     }
 
-    pub(crate) fn hold_shutdown(&self) {
+    /// Let the shutdown wait.
+    pub fn hold_shutdown(&self) {
         self.lock().shutdown.held = true;
     }
 
-    pub(crate) fn release_shutdown(&self) {
+    /// Let it go on.
+    pub fn release_shutdown(&self) {
         self.lock().shutdown.release();
     }
 
-    pub(crate) fn fail_shutdown(&self, kind: io::ErrorKind) {
+    /// Let one shutdown fail.
+    pub fn fail_shutdown(&self, kind: io::ErrorKind) {
         self.lock().shutdown.errors.push_back(kind);
     }
 
     /// Ask connections to linger, as TCP does.
-    pub(crate) fn set_lingers(&self) {
+    pub fn set_lingers(&self) {
         self.lock().lingers = true;
     }
 
     /// What was done to the stream.
-    pub(crate) fn log(&self) -> Vec<Event> {
+    pub fn log(&self) -> Vec<StreamEvent> {
         self.lock().log.clone()
     }
 
-    pub(crate) fn saw(&self, event: Event) -> bool {
+    /// Whether this was done to the stream.
+    pub fn saw(&self, event: StreamEvent) -> bool {
         self.lock().log.contains(&event)
     }
 
@@ -291,14 +303,14 @@ impl Peer {
     }
 }
 
-impl Stream {
+impl ScriptedStream {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no code that panics runs under it")
     }
 }
 
 impl State {
-    fn note(&mut self, event: Event) {
+    fn note(&mut self, event: StreamEvent) {
         if self.log.last() != Some(&event) {
             self.log.push(event);
         }
@@ -320,12 +332,12 @@ impl State {
             self.window -= count;
         }
         self.writes.push(count);
-        self.note(Event::Write);
+        self.note(StreamEvent::Write);
         Poll::Ready(Ok(count))
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ScriptedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -364,7 +376,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ScriptedStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -406,7 +418,7 @@ impl AsyncWrite for Stream {
         let mut state = self.lock();
         let polled = state.flush.poll(cx);
         if let Poll::Ready(Ok(())) = polled {
-            state.note(Event::Flush);
+            state.note(StreamEvent::Flush);
         }
         polled
     }
@@ -415,13 +427,13 @@ impl AsyncWrite for Stream {
         let mut state = self.lock();
         let polled = state.shutdown.poll(cx);
         if let Poll::Ready(Ok(())) = polled {
-            state.note(Event::Shutdown);
+            state.note(StreamEvent::Shutdown);
         }
         polled
     }
 }
 
-impl Transport for Stream {
+impl Transport for ScriptedStream {
     fn peer_address(&self) -> PeerAddress {
         PeerAddress::Memory
     }
@@ -431,12 +443,12 @@ impl Transport for Stream {
     }
 
     fn abort(&mut self) {
-        self.lock().note(Event::Abort);
+        self.lock().note(StreamEvent::Abort);
     }
 }
 
-impl Drop for Stream {
+impl Drop for ScriptedStream {
     fn drop(&mut self) {
-        self.lock().note(Event::Drop);
+        self.lock().note(StreamEvent::Drop);
     }
 }

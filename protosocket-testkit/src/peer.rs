@@ -7,14 +7,18 @@ use protosocket::{Codec, Decoded, Decoder, Encoder, Input, SendBuffer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The test's end of a stream, and the bytes of it that no message has claimed.
-pub(crate) struct Scripted<S, C> {
-    pub(crate) stream: S,
-    pub(crate) codec: C,
-    pub(crate) unread: BytesMut,
+pub struct ScriptedPeer<S, C> {
+    /// The test's end.
+    pub stream: S,
+    /// What both ends speak.
+    pub codec: C,
+    /// Bytes that were read and not decoded.
+    pub unread: BytesMut,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, C: Codec> Scripted<S, C> {
-    pub(crate) fn new(stream: S, codec: C) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin, C: Codec> ScriptedPeer<S, C> {
+    /// A peer that has said and heard nothing.
+    pub fn new(stream: S, codec: C) -> Self {
         Self {
             stream,
             codec,
@@ -22,7 +26,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Codec> Scripted<S, C> {
         }
     }
 
-    pub(crate) async fn send(&mut self, message: <C as Encoder>::Message) {
+    /// Say this.
+    ///
+    /// # Panics
+    /// If it cannot be encoded, or the other end has gone.
+    pub async fn send(&mut self, message: <C as Encoder>::Message) {
         let mut buffer = SendBuffer::new();
         buffer
             .encode(&mut self.codec, message)
@@ -35,7 +43,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Codec> Scripted<S, C> {
     }
 
     /// The next message, or `None` when the peer has finished in order.
-    pub(crate) async fn receive(&mut self) -> Option<<C as Decoder>::Message> {
+    pub async fn receive(&mut self) -> Option<<C as Decoder>::Message> {
         loop {
             let decoded = self
                 .codec
@@ -53,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Codec> Scripted<S, C> {
     }
 
     /// Everything up to the end.
-    pub(crate) async fn rest(&mut self) -> Vec<<C as Decoder>::Message> {
+    pub async fn rest(&mut self) -> Vec<<C as Decoder>::Message> {
         let mut rest = Vec::new();
         while let Some(message) = self.receive().await {
             rest.push(message);
@@ -64,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Codec> Scripted<S, C> {
 
 /// Wait for what needs no time. On a paused clock, which moves only when nothing else can, this
 /// fails when somebody was not woken.
-pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+pub async fn within<F: Future>(future: F) -> F::Output {
     let done = tokio::time::timeout(Duration::from_secs(1), future).await;
     done.expect("somebody was not woken")
 }
