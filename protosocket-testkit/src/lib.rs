@@ -4,6 +4,9 @@
 //! Everything here is deterministic where it can be: a stream that never wakes by itself, a clock
 //! that stands still, randomness from a seed that is printed when something fails.
 
+mod canary;
+pub use canary::{Canary, CanaryConfig, CanaryReport, Exchange, FramedEcho, LineEcho};
+
 mod codecs;
 pub use codecs::{ByHand, Framed, Raw, always, echo, frame, framed, silent};
 
