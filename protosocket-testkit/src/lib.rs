@@ -30,3 +30,6 @@ pub use side::{MachineSide, encoded};
 
 mod stream;
 pub use stream::{ScriptedStream, StreamEvent, StreamPeer, scripted_stream};
+
+mod torture;
+pub use torture::{Torture, Trace, TraceEnd, trace};

@@ -197,6 +197,11 @@ impl Limits {
         self.max_queued_messages
     }
 
+    /// The largest message, for whoever checks a decoder against it.
+    pub fn message_size(&self) -> usize {
+        self.max_message_size
+    }
+
     /// Refuse what cannot work.
     ///
     /// # Errors

@@ -53,6 +53,18 @@ impl DecodeError {
         Self::Other(error.into())
     }
 
+    /// A short, stable name for metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::TooLarge { .. } => "too_large",
+            Self::Truncated { .. } => "truncated",
+            Self::NoProgress(_) => "no_progress",
+            Self::Overrun { .. } => "overrun",
+            Self::Other(_) => "other",
+        }
+    }
+
     /// Whether the decoder itself is at fault, and not the peer.
     pub fn is_decoder_fault(&self) -> bool {
         matches!(self, Self::NoProgress(_) | Self::Overrun { .. })
