@@ -13,8 +13,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use protosocket::{
-    Codec, Connection, ConnectionConfig, ConnectionEnd, ConnectionHandle, Limits, ManualClock,
-    MessageReactor, Receiver, SendLimits, Sender, channel,
+    Clock, Codec, Connection, ConnectionConfig, ConnectionEnd, ConnectionHandle, Limits,
+    ManualClock, MessageReactor, Receiver, SendLimits, Sender, Transport, channel,
 };
 
 use super::{
@@ -30,9 +30,9 @@ const MANY_POLLS: usize = 20_000;
 ///
 /// Nothing happens by itself, so what does not happen after [`settle`](Self::settle) would never
 /// have happened: a lost wake is a failed assertion, and so is one that is not needed.
-pub struct Driven<R: MessageReactor> {
-    connection: Connection<ScriptedStream, R>,
-    end: Option<ConnectionEnd<ScriptedStream, R>>,
+pub struct Driven<R: MessageReactor, S: Transport = ScriptedStream> {
+    connection: Connection<S, R>,
+    end: Option<ConnectionEnd<S, R>>,
     flag: Arc<Flag>,
     polls: usize,
     /// The other end of the connection's stream.
@@ -54,7 +54,7 @@ impl Wake for Flag {
     }
 }
 
-impl<R: MessageReactor> Driven<R> {
+impl<R: MessageReactor, S: Transport> Driven<R, S> {
     /// Poll for as long as it is woken.
     #[track_caller]
     pub fn settle(&mut self) {
@@ -95,20 +95,33 @@ impl<R: MessageReactor> Driven<R> {
         self.settle();
     }
 
+    /// Move the time forward from one alarm to the next, polling whenever that wakes it, until it
+    /// has ended, waits for nothing but its peer, or would have to wait longer than `most`.
+    #[track_caller]
+    pub fn pass(&mut self, most: Duration) {
+        self.settle();
+        let until = self.clock.now() + most;
+        while let Some(at) = self.clock.next_alarm().filter(|at| *at <= until)
+            && !self.is_ended()
+        {
+            self.advance(at.saturating_duration_since(self.clock.now()));
+        }
+    }
+
     /// Whether it has ended.
     pub fn is_ended(&self) -> bool {
         self.end.is_some()
     }
 
     /// The connection itself, to look at.
-    pub fn connection(&self) -> &Connection<ScriptedStream, R> {
+    pub fn connection(&self) -> &Connection<S, R> {
         &self.connection
     }
 
     /// Settle, and expect that it has ended: once, as far as its observer knows, and with every
     /// byte and message reported.
     #[track_caller]
-    pub fn finish(&mut self) -> ConnectionEnd<ScriptedStream, R> {
+    pub fn finish(&mut self) -> ConnectionEnd<S, R> {
         self.settle();
         let Some(end) = self.end.take() else {
             panic!("it has not ended and waits: {:?}", self.connection);
@@ -199,11 +212,24 @@ impl Setup {
     where
         Inbound<C>: Clone,
     {
+        self.open_over(|stream| stream, codec, answer)
+    }
+
+    /// The same, over what `wrap` makes of the scripted stream.
+    pub fn open_over<C: Codec + 'static, S: Transport>(
+        self,
+        wrap: impl FnOnce(ScriptedStream) -> S,
+        codec: C,
+        answer: Answer<C>,
+    ) -> Opened<C, S>
+    where
+        Inbound<C>: Clone,
+    {
         let (probe, knobs) = Probe::new(answer);
         let (sender, receiver) = channel(self.capacity);
         Opened {
             peer: self.peer.clone(),
-            connection: self.drive(codec, probe, receiver),
+            connection: self.drive_over(wrap, codec, probe, receiver),
             knobs,
             sender: Some(sender),
         }
@@ -216,6 +242,17 @@ impl Setup {
         reactor: R,
         receiver: Receiver<R::LogicalOutbound>,
     ) -> Driven<R> {
+        self.drive_over(|stream| stream, codec, reactor, receiver)
+    }
+
+    /// A connection with any reactor, over what `wrap` makes of the scripted stream.
+    pub fn drive_over<R: MessageReactor, S: Transport>(
+        self,
+        wrap: impl FnOnce(ScriptedStream) -> S,
+        codec: R::Codec,
+        reactor: R,
+        receiver: Receiver<R::LogicalOutbound>,
+    ) -> Driven<R, S> {
         let config = match self.client {
             true => ConnectionConfig::client(self.limits),
             false => ConnectionConfig::server(self.limits),
@@ -225,7 +262,7 @@ impl Setup {
             .expect("these limits are valid")
             .with_clock(Arc::new(self.clock.clone()))
             .with_observer(observer.clone());
-        let mut connection = Connection::over(self.stream, codec, reactor, receiver, &config);
+        let mut connection = Connection::over(wrap(self.stream), codec, reactor, receiver, &config);
         if !self.unread.is_empty() {
             connection = connection.with_unread(BytesMut::from(&self.unread[..]));
         }
@@ -244,12 +281,12 @@ impl Setup {
 }
 
 /// A connection with a [`Probe`], and everything that reaches into it.
-pub struct Opened<C: Codec + 'static>
+pub struct Opened<C: Codec + 'static, S: Transport = ScriptedStream>
 where
     Inbound<C>: Clone,
 {
     /// The connection, polled only when woken.
-    pub connection: Driven<Probe<C>>,
+    pub connection: Driven<Probe<C>, S>,
     /// The other end of its stream.
     pub peer: StreamPeer,
     /// What its reactor does and saw.
@@ -258,7 +295,7 @@ where
     pub sender: Option<Sender<Outbound<C>>>,
 }
 
-impl<C: Codec + 'static> Opened<C>
+impl<C: Codec + 'static, S: Transport> Opened<C, S>
 where
     Inbound<C>: Clone,
 {
@@ -289,7 +326,7 @@ where
 
     /// As [`Driven::finish`]; the reactor must have been told the same, once.
     #[track_caller]
-    pub fn finish(&mut self) -> ConnectionEnd<ScriptedStream, Probe<C>> {
+    pub fn finish(&mut self) -> ConnectionEnd<S, Probe<C>> {
         let end = self.connection.finish();
         assert_eq!(self.knobs.lock().ends, [(end.reason.name(), end.stats)]);
         end

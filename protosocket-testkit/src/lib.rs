@@ -29,7 +29,10 @@ mod side;
 pub use side::{MachineSide, encoded};
 
 mod stream;
-pub use stream::{ScriptedStream, StreamEvent, StreamPeer, scripted_stream};
+pub use stream::{
+    EstablishWithFaults, FaultListener, FaultStream, Faults, ScriptedStream, StreamEvent,
+    StreamPeer, scripted_stream,
+};
 
 mod torture;
 pub use torture::{Torture, Trace, TraceEnd, trace};
