@@ -13,6 +13,11 @@ pub use codecs::{ByHand, Framed, Raw, always, echo, frame, framed, silent};
 mod driven;
 pub use driven::{Driven, Opened, Setup};
 
+mod leaks;
+pub use leaks::{
+    Allowance, CountingAllocator, INSTRUMENTED_SYSTEM, Leak, Resources, alone, resident_memory,
+};
+
 mod peer;
 pub use peer::{ScriptedPeer, within};
 
@@ -30,8 +35,8 @@ pub use side::{MachineSide, encoded};
 
 mod stream;
 pub use stream::{
-    EstablishWithFaults, FaultListener, FaultStream, Faults, ScriptedStream, StreamEvent,
-    StreamPeer, scripted_stream,
+    EstablishWithFaults, FailingStream, Failure, FaultListener, FaultStream, Faults,
+    ScriptedStream, StreamEvent, StreamOperation, StreamPeer, fail_each_operation, scripted_stream,
 };
 
 mod torture;

@@ -1,5 +1,8 @@
 //! Streams whose every step is in a test's hand.
 
+mod failing;
+pub use failing::{FailingStream, Failure, StreamOperation, fail_each_operation};
+
 mod fault;
 pub use fault::{EstablishWithFaults, FaultListener, FaultStream, Faults};
 

@@ -3,6 +3,7 @@
 
 mod closing;
 mod deadlines;
+mod failures;
 mod faults;
 mod input;
 #[cfg(target_os = "linux")]

@@ -2,42 +2,12 @@
 //!
 //! Memory is measured as the kernel counts it, so each test runs in a process of its own.
 
-use std::{env, fs, process::Command};
-
 use protosocket::LinesCodec;
-
-use protosocket_testkit::{Opened, Setup, echo, frame, framed};
-
-/// Set in the process of its own.
-const ALONE: &str = "PROTOSOCKET_TEST_ALONE";
-
-/// Run `test`, which is called `name`, in a process where nothing else takes memory.
-fn alone(name: &str, test: impl FnOnce()) {
-    if env::var_os(ALONE).is_some() {
-        return test();
-    }
-    let output = Command::new(env::current_exe().expect("a test knows its program"))
-        .args(["--exact", name, "--test-threads=1"])
-        .env(ALONE, "1")
-        .output()
-        .expect("a program can be run twice");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{said}"
-    );
-}
+use protosocket_testkit::{Opened, Setup, alone, echo, frame, framed, resident_memory};
 
 /// What this process holds, in bytes.
 fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let mut words = line.expect("it has a line for it").split_whitespace();
-    let kib: usize = words
-        .nth(1)
-        .and_then(|word| word.parse().ok())
-        .expect("a number");
-    kib * 1024
+    resident_memory(std::process::id()).expect("Linux tells")
 }
 
 #[test]

@@ -1,0 +1,99 @@
+//! Leaks are found, and what is no leak is not taken for one.
+
+use std::{fs::File, time::Duration};
+
+use protosocket_testkit::{
+    Allowance, CountingAllocator, INSTRUMENTED_SYSTEM, Resources, alone, resident_memory,
+};
+
+#[global_allocator]
+static ALLOCATOR: &CountingAllocator = &INSTRUMENTED_SYSTEM;
+
+/// Short, where a leak is expected.
+const A_MOMENT: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn in_a_runtime<F: Future<Output = ()>>(test: F) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime can be built")
+        .block_on(test);
+}
+
+#[test]
+fn tasks_that_stay_are_a_leak() {
+    alone("tasks_that_stay_are_a_leak", || {
+        in_a_runtime(async {
+            let before = Resources::now();
+            let task = tokio::spawn(std::future::pending::<()>());
+            let leak = before.settle(Allowance::default(), A_MOMENT).await;
+            let leak = leak.expect_err("there is a task");
+            assert_eq!(leak.after.tasks, before.tasks + 1);
+            assert!(leak.to_string().contains("tasks 0 and 1"), "{leak}");
+            task.abort();
+            assert!(task.await.is_err());
+            let allowed = Allowance {
+                allocations: 16,
+                bytes: 16 * 1024,
+                ..Allowance::default()
+            };
+            before.settle(allowed, PATIENCE).await.unwrap();
+        });
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn files_that_stay_open_are_a_leak() {
+    alone("files_that_stay_open_are_a_leak", || {
+        let before = Resources::now();
+        let file = File::open("/dev/null").expect("it can be opened");
+        assert_eq!(Resources::now().descriptors, before.descriptors + 1);
+        drop(file);
+        assert_eq!(Resources::now().descriptors, before.descriptors);
+    });
+}
+
+#[test]
+fn memory_that_stays_is_a_leak() {
+    alone("memory_that_stays_is_a_leak", || {
+        in_a_runtime(async {
+            let before = Resources::now();
+            let mut kept: Vec<u8> = Vec::with_capacity(1000);
+            kept.resize(5000, 1);
+            let now = Resources::now();
+            assert_eq!(now.live_allocations, before.live_allocations + 1);
+            assert_eq!(now.live_bytes, before.live_bytes + 5000);
+            let allowed = Allowance {
+                allocations: 1,
+                bytes: 4999,
+                ..Allowance::default()
+            };
+            assert!(before.settle(allowed, A_MOMENT).await.is_err());
+            let allowed = Allowance {
+                bytes: 5000,
+                ..allowed
+            };
+            before.settle(allowed, A_MOMENT).await.unwrap();
+            drop(kept);
+            let after = Resources::now();
+            assert_eq!(after.live_bytes, before.live_bytes);
+            assert_eq!(after.live_allocations, before.live_allocations);
+        });
+    });
+}
+
+#[test]
+fn a_test_alone_fails_when_it_does_not_run() {
+    let failed = std::panic::catch_unwind(|| alone("no_such_test", || {}));
+    assert!(failed.is_err());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_memory_of_a_process_is_known_and_of_none_is_not() {
+    let own = resident_memory(std::process::id()).expect("it runs");
+    assert!(own > 100 * 1024, "{own}");
+    assert!(resident_memory(u32::MAX).is_err());
+}
