@@ -129,7 +129,7 @@ fn a_reset_comes_at_its_byte() {
 
 #[test]
 fn a_half_close_comes_at_its_byte_and_answers_still_go_out() {
-    let mut opened = echo_over(Faults::none().end_after_reading(9), 0);
+    let mut opened = echo_over(Faults::none().one_byte().end_after_reading(9), 0);
     opened.peer.send(frame(b"abcde"));
     opened.peer.send(frame(b"never read"));
     assert_eq!(opened.reason(), "end_of_input");

@@ -185,8 +185,7 @@ impl Way {
         self.bytes += bytes as u64;
         if let Some(rate) = bytes_per_second {
             let took = Duration::from_secs_f64(bytes as f64 / f64::from(rate));
-            let from = self.free_at.map_or(now, |at| at.max(now));
-            self.free_at = Some(from + took);
+            self.free_at = Some(now + took);
         }
     }
 }

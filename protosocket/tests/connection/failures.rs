@@ -3,9 +3,10 @@
 use std::{io, time::Duration};
 
 use bytes::Bytes;
+use protosocket::ReactorStatus;
 use protosocket_testkit::{
-    FailingStream, Failure, Framed, Opened, ScriptedStream, Setup, StreamOperation, echo,
-    fail_each_operation, frame, framed,
+    Answer, FailingStream, Failure, Framed, Opened, ScriptedStream, Setup, StreamEvent,
+    StreamOperation, echo, fail_each_operation, frame, framed,
 };
 
 /// Longer than an operation is put off that has failed for a moment.
@@ -111,7 +112,18 @@ fn what_fails_for_a_moment_changes_nothing() {
         fail_each_operation(kind, |failure| {
             let mut server = exchange(failure);
             assert_eq!(server.reason(), "end_of_input");
+            assert!(server.peer.saw(StreamEvent::Shutdown));
             assert!(server.peer.written() == everything());
         });
     }
+}
+
+#[test]
+fn an_output_that_cannot_be_finished_is_an_end_with_that_reason() {
+    let finish: Answer<Framed> = Box::new(|_, _| ReactorStatus::Finish);
+    let mut server = Setup::default().open(framed(), finish);
+    server.peer.fail_shutdown(io::ErrorKind::BrokenPipe);
+    server.peer.send(frame(b"that is all"));
+    let text = server.finish().reason.to_string();
+    assert!(text.contains("shutting the stream down"), "{text}");
 }
