@@ -1,8 +1,44 @@
-//! What makes a lifecycle trustworthy: the kit that protosocket is tested with, for whoever builds
-//! on it.
+//! The kit that protosocket is tested with, for whoever builds on it: protocols, reactors, servers.
 //!
-//! Everything here is deterministic where it can be: a stream that never wakes by itself, a clock
-//! that stands still, randomness from a seed that is printed when something fails.
+//! | the question | the tool |
+//! |---|---|
+//! | Is a decoder independent of how the network cuts its input? | [`Torture`] |
+//! | Does a reactor on its connection do the right thing, and is nobody left asleep? | [`Setup`], [`Driven`], [`Probe`]: a stream that never wakes by itself, a clock that stands still, a connection that is polled only when it was woken |
+//! | Does a machine do the right thing, without any connection? | [`MachineSide`] |
+//! | What does a peer see that plays by the rules, message by message? | [`ScriptedPeer`] |
+//! | What if the stream is slow, cut to pieces, reset, half-closed, or rude? | [`FaultStream`], [`FaultListener`] |
+//! | What if any one operation fails? | [`fail_each_operation`] |
+//! | Do others notice a bad peer? | [`Canary`] |
+//! | Is anything left over? | [`Resources`]: tasks, file descriptors, live allocations |
+//!
+//! Everything is deterministic where it can be. What is random comes from [`Random`], in
+//! [`for_each_seed`] with a seed that is named when something fails and can be replayed.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use protosocket_testkit::{Setup, Torture, TraceEnd, echo, frame, framed};
+//!
+//! // A server that echoes frames is sent half a frame: nothing can come of it.
+//! let mut server = Setup::default().open(framed(), echo());
+//! let request = frame(b"hello");
+//! server.peer.send(&request[..6]);
+//! server.settle();
+//! assert_eq!(server.peer.written_len(), 0);
+//!
+//! // The rest wakes it, or it would sleep on here.
+//! server.peer.send(&request[6..]);
+//! server.settle();
+//! assert_eq!(server.peer.written(), request);
+//!
+//! // Its peer finishes, and so does the connection, once nobody can send through it any more.
+//! server.drop_sender();
+//! server.peer.end();
+//! assert_eq!(server.reason(), "end_of_input");
+//!
+//! // The decoder makes the same of these bytes, whichever way they are cut.
+//! let trace = Torture::new().run(&request[..8], framed);
+//! assert_eq!((trace.messages, trace.end), (Vec::<Bytes>::new(), TraceEnd::Failed("truncated")));
+//! ```
 
 mod canary;
 pub use canary::{Canary, CanaryConfig, CanaryReport, Exchange, FramedEcho, LineEcho};
