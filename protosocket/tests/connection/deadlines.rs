@@ -508,6 +508,20 @@ fn idle_means_that_nothing_is_begun_queued_or_in_flight() {
 }
 
 #[test]
+fn input_that_ended_inside_a_message_does_not_keep_a_connection_from_being_idle() {
+    let limits = patient().idle_timeout(10 * SECOND);
+    let mut server = Setup::limits(limits).open(framed(), silent());
+    server.peer.send([0, 0]);
+    server.peer.end();
+    // A sender that is kept could still send something.
+    server.settle();
+    server.connection.advance(9 * SECOND);
+    assert!(!server.connection.is_ended());
+    server.connection.advance(SECOND);
+    ends_by(&mut server, Deadline::Idle);
+}
+
+#[test]
 fn a_clock_that_jumps_does_not_close_a_connection_whose_input_waits() {
     let jump = 600 * SECOND;
     let limits = Limits::server()

@@ -91,7 +91,9 @@ where
     fn next_deadline(&mut self, work: &Work) -> Option<(Instant, Due)> {
         let open = self.phase == Phase::Open;
         let lingering = matches!(self.phase, Phase::Lingering(_));
-        let partial = open && self.receive.has_partial(&work.scratch, &self.codec);
+        // What the end of the input has cut off will never be complete: nothing is begun any more.
+        let partial =
+            open && !self.told_end_of_input && self.receive.has_partial(&work.scratch, &self.codec);
         let snapshot = Snapshot {
             now: work.now,
             bytes_in: self.stats.bytes_in,
