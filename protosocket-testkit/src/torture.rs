@@ -163,7 +163,8 @@ impl Feed {
                         "it asked for bytes that it had been given",
                     ));
                 }
-                Decoded::Need(_) => {}
+                // It has advanced since it named an earlier number.
+                Decoded::Need(_) => self.need = 0,
             }
         }
     }
@@ -405,6 +406,23 @@ mod tests {
         let bytes = [&crate::frame(&payload)[..], &crate::frame(b"x")].concat();
         let trace = Torture::new().run(&bytes, framed);
         assert_eq!(trace.messages.len(), 2);
+    }
+
+    #[test]
+    fn what_was_asked_for_before_an_advance_is_not_asked_for_behind_it() {
+        // Steps over headers of four bytes; everything else is a message of one.
+        let stepping = || {
+            ByHand::new(|input| match (input.bytes()[0], input.len()) {
+                (0, ..4) => Ok(Decoded::Need(4)),
+                (0, _) => {
+                    input.advance(4);
+                    Ok(Decoded::Need(1))
+                }
+                _ => Ok(Decoded::Message(input.take(1))),
+            })
+        };
+        let trace = Torture::new().not_ended().run(b"\0aaab\0aaabb", stepping);
+        assert_eq!(trace.messages, [&b"b"[..], b"b", b"b"]);
     }
 
     #[test]
