@@ -3,7 +3,8 @@ use super::{DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, SendBuff
 /// Lines of UTF-8 text: one message per line, without its ending.
 ///
 /// A line ends with `\n` or `\r\n`; text that stands before the end of input without an ending is
-/// a last line. Outbound lines get `\r\n`, or `\n` with [`line_feed`](Self::line_feed).
+/// a last line. Outbound lines get `\r\n`, or `\n` with [`line_feed`](Self::line_feed) unless they
+/// end with a carriage return of their own.
 #[derive(Debug, Clone)]
 pub struct LinesCodec {
     max_length: usize,
@@ -104,8 +105,13 @@ impl Encoder for LinesCodec {
                 "a line must not contain a line feed, it would become two",
             ));
         }
+        // Behind a carriage return of the line's own, a line feed alone would take it along.
+        let ending = match message.ends_with('\r') {
+            true => b"\r\n",
+            false => self.ending,
+        };
         output.put_slice(message.as_bytes());
-        output.put_slice(self.ending);
+        output.put_slice(ending);
         Ok(())
     }
 }
@@ -152,6 +158,17 @@ mod tests {
             let mut codec = LinesCodec::new().max_length(3);
             let error = codec.decode(&mut Input::from_slice(long)).unwrap_err();
             assert!(matches!(error, DecodeError::TooLarge { limit: 3, .. }));
+        }
+    }
+
+    #[test]
+    fn a_carriage_return_at_the_end_of_a_line_survives_a_round_trip() {
+        for mut codec in [LinesCodec::new(), LinesCodec::new().line_feed()] {
+            let lines = decode_all(&mut codec, b"a\r\r\nb\r");
+            assert_eq!(lines, ["a\r", "b"]);
+            let mut output = SendBuffer::new();
+            output.encode(&mut codec, "a\r".into()).unwrap();
+            assert_eq!(decode_all(&mut codec, output.contiguous()), ["a\r"]);
         }
     }
 
