@@ -639,6 +639,19 @@ fn an_abort_says_nothing_more() {
 }
 
 #[test]
+fn d6_a_message_of_no_bytes_is_counted_although_the_connection_is_aborted_at_once() {
+    let decode = |input: &mut protosocket::Input<'_>| Ok(Decoded::Message(input.take(1)));
+    let answer: Answer<(Raw, ByHand<Bytes>)> = Box::new(|context, _| {
+        assert!(context.send(Bytes::new()).is_ok());
+        ReactorStatus::Abort
+    });
+    let mut server = Setup::default().open((Raw, ByHand::new(decode)), answer);
+    server.peer.send("a");
+    let end = server.finish();
+    assert_eq!((end.stats.messages_out, end.stats.unsent), (1, 0));
+}
+
+#[test]
 fn a_drain_ends_on_a_stream_that_would_block() {
     let mut server = lines(Setup::default());
     server.drop_sender();

@@ -253,8 +253,10 @@ where
         self.receive
             .rest(&mut work.scratch, BYTES_PER_POLL - work.bytes);
         if self.send.as_ref().is_some_and(|send| send.is_empty())
-            && let Some(buffer) = self.send.take()
+            && let Some(mut buffer) = self.send.take()
         {
+            // Messages of no bytes are complete without having been written.
+            self.stats.messages_out += buffer.take_completed();
             memory::give_send_buffer(buffer);
         }
         self.report_traffic();
