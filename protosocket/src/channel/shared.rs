@@ -613,6 +613,8 @@ impl<T> Drop for Receiver<T> {
             }
         }
 
+        // A waker keeps the memory of its task, which must not live as long as the senders do.
+        self.disarm();
         Rest(self).0.close_and_drop();
     }
 }

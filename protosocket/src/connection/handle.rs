@@ -89,6 +89,8 @@ impl ConnectionHandle {
     /// Note that the connection has ended, or will never be: for whoever made the handle first.
     pub fn mark_ended(&self) {
         self.shared.flags.fetch_or(ENDED, Ordering::Release);
+        // A waker keeps the memory of its task, which must not live as long as this handle does.
+        drop(self.shared.waker.take());
     }
 
     /// Whether the connection has received a whole message.

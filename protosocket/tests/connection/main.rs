@@ -10,4 +10,5 @@ mod input;
 mod memory;
 mod output;
 mod receive;
+mod release;
 mod transports;
