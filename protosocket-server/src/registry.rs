@@ -13,6 +13,9 @@ use tokio::sync::watch;
 
 use crate::DrainReport;
 
+/// Places of the tables that are worth no tidying up.
+const SPARE: usize = 64;
+
 /// How many connections a server has, in all, per address and in handshakes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -240,10 +243,24 @@ impl Table {
 
     fn remember_silent(&mut self, key: usize, handle: &ConnectionHandle) {
         self.silent.push_back((key, handle.clone()));
-        // Forget the others once they are the most of them: O(1) for each that came.
-        if self.silent.len() > 2 * self.connections.len() + 64 {
+        self.forget_ended();
+    }
+
+    /// Forget those that are silent no more once they are the most of them, which is O(1) for each
+    /// connection that came or went, and give back what a crowd that has gone has taken.
+    fn forget_ended(&mut self) {
+        if self.connections.is_empty() {
+            self.silent.clear();
+            self.per_address.shrink_to(SPARE);
+            if self.connections.capacity() > SPARE {
+                self.connections = Slab::new();
+            }
+        } else if self.silent.len() > 2 * self.connections.len() + SPARE {
             self.silent
                 .retain(|(_, handle)| !handle.has_received() && !handle.is_ended());
+        }
+        if self.silent.capacity() > 4 * (self.silent.len() + SPARE) {
+            self.silent.shrink_to(self.silent.len() + SPARE);
         }
     }
 }
@@ -314,6 +331,7 @@ impl Registration {
             return;
         }
         self.end_handshake();
+        self.handle.mark_ended();
         let mut table = self.registry.lock();
         let entry = table.connections.remove(self.key);
         table.evicted -= usize::from(entry.evicted);
@@ -331,8 +349,8 @@ impl Registration {
                 None => drain.report.dropped += 1,
             }
         }
+        table.forget_ended();
         drop(table);
-        self.handle.mark_ended();
         self.registry.finish_drain();
     }
 }
@@ -340,5 +358,68 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.end(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protosocket::Limits;
+
+    use super::*;
+
+    fn registry() -> Arc<Registry> {
+        let config = ConnectionConfig::server(Limits::server()).expect("the defaults are valid");
+        let bounds = Bounds {
+            connections: usize::MAX,
+            per_address: Some(usize::MAX),
+            handshakes: 10,
+        };
+        Registry::new(config, bounds)
+    }
+
+    fn crowd(registry: &Arc<Registry>) -> Vec<Registration> {
+        (0..1000_u32)
+            .map(|address| {
+                let peer = PeerAddress::Ip((address.to_be_bytes(), 1).into());
+                registry.admit(&peer).expect("there is room")
+            })
+            .collect()
+    }
+
+    /// What the tables hold. The lock is not held while a test fails.
+    fn look<T>(registry: &Registry, look: impl FnOnce(&Table) -> T) -> T {
+        look(&registry.lock())
+    }
+
+    #[test]
+    fn a_crowd_that_has_gone_leaves_nothing_behind() {
+        let registry = registry();
+        drop(crowd(&registry));
+        assert_eq!(look(&registry, |table| table.silent.len()), 0);
+        let capacities = look(&registry, |table| {
+            [
+                table.silent.capacity(),
+                table.per_address.capacity(),
+                table.connections.capacity(),
+            ]
+        });
+        assert!(
+            capacities.into_iter().all(|places| places <= 4 * SPARE),
+            "{capacities:?}"
+        );
+    }
+
+    #[test]
+    fn a_few_that_stay_keep_few_that_have_gone() {
+        let registry = registry();
+        let mut crowd = crowd(&registry);
+        crowd.drain(..990);
+        let kept = look(&registry, |table| table.silent.len());
+        assert!(kept <= 2 * crowd.len() + SPARE, "{kept}");
+        let alive = look(&registry, |table| {
+            let kept = table.silent.iter();
+            kept.filter(|(_, handle)| !handle.is_ended()).count()
+        });
+        assert_eq!(alive, crowd.len(), "none that may be evicted is forgotten");
     }
 }
