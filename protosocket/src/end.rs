@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, sync::Arc};
 
-use crate::{DecodeError, EncodeError};
+use crate::{DecodeError, EncodeError, escaped::Escaped};
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +30,8 @@ pub enum CloseReason {
     #[error(transparent)]
     Decode(DecodeError),
     /// The messages broke the protocol, or the protocol gave the peer up: what its machine said.
-    #[error(transparent)]
-    Protocol(Arc<dyn Error + Send + Sync>),
+    #[error("{}", Escaped(.0))]
+    Protocol(#[source] Arc<dyn Error + Send + Sync>),
     /// An accepted message could not be encoded.
     #[error(transparent)]
     Encode(EncodeError),
@@ -42,7 +42,7 @@ pub enum CloseReason {
     #[error("a message was sent after the output had been finished")]
     OutputFinished,
     /// The stream failed.
-    #[error("{operation} failed: {source}")]
+    #[error("{operation} failed: {}", Escaped(.source))]
     Io {
         /// What was being done.
         operation: Operation,
@@ -56,7 +56,7 @@ pub enum CloseReason {
     #[error("the connection was aborted")]
     Aborted,
     /// A codec or reactor panicked: a bug of this program.
-    #[error("the connection's code panicked: {0}")]
+    #[error("the connection's code panicked: {}", Escaped(.0))]
     Panicked(String),
     /// The connection's future was dropped before it was done.
     #[error("the connection was dropped by its owner")]

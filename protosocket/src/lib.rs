@@ -37,6 +37,8 @@ pub use codec::{
 mod end;
 pub use end::{Blame, CloseReason, ConnectionStats, Deadline, Operation};
 
+mod escaped;
+
 mod machine;
 pub use machine::{ActionId, Host, HostContext, Machine, MachineReactor, Output, Rejected};
 

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     CloseReason, Codec, ConnectionStats, DecodeError, Decoder, Encoder, InputPolicy,
-    MessageReactor, ReactorContext, ReactorStatus, Room, SendError,
+    MessageReactor, ReactorContext, ReactorStatus, Room, SendError, escaped::Escaped,
 };
 
 /// A protocol's behaviour: no socket, no clock, no randomness of its own.
@@ -356,7 +356,8 @@ impl<M: Machine, H: Host<M>> MachineReactor<M, H> {
         context: &mut ReactorContext<'_, M::Codec>,
         error: M::Error,
     ) -> ReactorStatus {
-        tracing::debug!(%error, "the protocol ended the connection");
+        let shown = Escaped(&error);
+        tracing::debug!(error = %shown, "the protocol ended the connection");
         let error = self.error.insert(Arc::new(error)).clone();
         let status = context.fail_protocol(error);
         if let Err(error) = self.settle(context) {

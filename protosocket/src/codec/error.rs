@@ -1,5 +1,7 @@
 use std::borrow::Cow;
 
+use crate::escaped::Escaped;
+
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why inbound bytes could not be turned into a message.
@@ -7,7 +9,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum DecodeError {
     /// The peer broke the protocol.
-    #[error("the peer sent malformed input: {0}")]
+    #[error("the peer sent malformed input: {}", Escaped(.0))]
     Malformed(Cow<'static, str>),
     /// The peer announced or sent a message above the limit.
     #[error(
@@ -38,12 +40,13 @@ pub enum DecodeError {
         overrun: usize,
     },
     /// An error of the codec's own.
-    #[error("decoding failed: {0}")]
+    #[error("decoding failed: {}", Escaped(.0))]
     Other(#[source] Source),
 }
 
 impl DecodeError {
-    /// The peer broke the protocol: `what` says what was expected and what came.
+    /// The peer broke the protocol: `what` says what was expected and what came. It may quote the
+    /// peer: control characters are escaped where it is shown.
     pub fn malformed(what: impl Into<Cow<'static, str>>) -> Self {
         Self::Malformed(what.into())
     }
@@ -84,13 +87,13 @@ pub enum EncodeError {
         limit: u64,
     },
     /// The message has no representation in this protocol.
-    #[error("the message cannot be encoded: {0}")]
+    #[error("the message cannot be encoded: {}", Escaped(.0))]
     Invalid(Cow<'static, str>),
     /// The encoder is at fault: it removed bytes of earlier messages from the send buffer.
     #[error("the encoder removed {0} bytes of earlier messages from the send buffer")]
     Shrunk(usize),
     /// An error of the codec's own.
-    #[error("encoding failed: {0}")]
+    #[error("encoding failed: {}", Escaped(.0))]
     Other(#[source] Source),
 }
 

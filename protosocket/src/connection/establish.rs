@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{ConnectionConfig, ConnectionHandle};
-use crate::{Alarm, Deadline};
+use crate::{Alarm, Deadline, escaped::Escaped};
 
 /// Makes a stream of what was accepted, within `handshake_timeout`.
 ///
@@ -75,7 +75,7 @@ impl<F: fmt::Debug> fmt::Debug for Establish<F> {
 #[non_exhaustive]
 pub enum EstablishError {
     /// The handshake failed.
-    #[error("the handshake failed: {0}")]
+    #[error("the handshake failed: {}", Escaped(.0))]
     Io(#[from] io::Error),
     /// The peer took too long.
     #[error(transparent)]

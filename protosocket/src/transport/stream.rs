@@ -14,6 +14,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::escaped::Escaped;
+
 /// A stream that a connection can also reset and linger on.
 ///
 /// [`Connection::new`](crate::Connection::new) takes any stream;
@@ -92,7 +94,7 @@ impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => address.fmt(f),
-            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", Escaped(path.display())),
             Self::Unix(None) => f.write_str("unix"),
             Self::Memory => f.write_str("memory"),
             Self::Unknown => f.write_str("unknown"),

@@ -300,9 +300,7 @@ where
         self.report_traffic();
         let stats = self.stats;
         match &reason {
-            CloseReason::Panicked(message) => {
-                tracing::error!(%message, "the connection's code panicked");
-            }
+            CloseReason::Panicked(_) => tracing::error!(%reason, "a bug of this program"),
             reason => tracing::debug!(%reason, ?stats, "closed"),
         }
         let reactor = &mut self.reactor;
