@@ -46,6 +46,9 @@ pub use canary::{Canary, CanaryConfig, CanaryReport, Exchange, FramedEcho, LineE
 mod codecs;
 pub use codecs::{ByHand, Framed, Raw, always, echo, frame, framed, silent};
 
+#[cfg(feature = "corpus")]
+pub mod corpus;
+
 mod driven;
 pub use driven::{Driven, Opened, Setup};
 
