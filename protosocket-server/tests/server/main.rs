@@ -10,4 +10,6 @@ mod observer;
 mod panics;
 mod per_core;
 mod socket_options;
+#[cfg(unix)]
+mod suspended;
 mod transports;

@@ -612,3 +612,49 @@ fn what_follows_a_peer_that_has_read_everything_has_its_own_time() {
     server.peer.release_shutdown();
     assert_eq!(server.reason(), "disconnect");
 }
+
+/// The runtime may not have heard yet of what came while the program was stopped: it learns of so
+/// many sockets at a time, and its timers fire in between.
+#[test]
+fn f24_a_deadline_that_comes_late_is_preceded_by_looks_for_input() {
+    let limits = Limits::server()
+        .first_message_timeout(10 * SECOND)
+        .message_timeout(10 * SECOND)
+        .idle_timeout(10 * SECOND)
+        .write_timeout(10 * SECOND);
+    for said in ["", "a\n", "half"] {
+        let mut server = lines(Setup::limits(limits.clone()));
+        server.peer.send(said);
+        server.settle();
+        server.connection.clock.advance(600 * SECOND);
+        for _ in 0..16 {
+            server.connection.poll_once();
+            assert!(!server.connection.is_ended());
+            assert!(server.connection.is_woken(), "it looks again");
+        }
+        server.peer.send("late\n");
+        server.settle();
+        assert!(!server.connection.is_ended(), "{said:?}");
+        assert!(server.peer.written().ends_with(b"late\n"));
+        // Nothing came: the deadline is acted on, once and soon.
+        server.connection.clock.advance(600 * SECOND);
+        let before = server.connection.polls();
+        ends_by(&mut server, Deadline::Idle);
+        assert!(server.connection.polls() - before < 30);
+    }
+}
+
+#[test]
+fn f24_a_write_deadline_that_comes_late_is_preceded_by_looks_for_room() {
+    let limits = Limits::server().write_timeout(10 * SECOND);
+    let mut server = lines(Setup::limits(limits));
+    server.peer.set_window(0);
+    server.peer.send("a\n");
+    server.settle();
+    server.connection.clock.advance(600 * SECOND);
+    server.connection.poll_once();
+    server.peer.open_window(usize::MAX);
+    server.settle();
+    assert_eq!(server.peer.written(), b"a\n");
+    assert!(!server.connection.is_ended());
+}

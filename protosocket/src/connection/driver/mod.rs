@@ -65,6 +65,8 @@ pub(super) struct Driver<S, R: MessageReactor> {
     drain: Option<Drain>,
     end_of_age: Option<Instant>,
     timing: Timing,
+    /// How often it was looked again before a deadline that came late.
+    looks: u8,
     stats: ConnectionStats,
     /// What the observer has been told.
     reported: Option<Box<ConnectionStats>>,
@@ -175,6 +177,7 @@ where
             drain: None,
             end_of_age: config.end_of_age(now),
             timing: Timing::new(now),
+            looks: 0,
             stats: ConnectionStats::default(),
             reported: config.observer().map(|_| Box::default()),
             input_ended: false,

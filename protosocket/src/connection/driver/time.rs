@@ -13,6 +13,14 @@ use crate::{CloseReason, Deadline, MessageReactor, connection::timing::Snapshot}
 /// When to try again after a stream said `WouldBlock` instead of registering a waker.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// How late a deadline on the peer must come for the program to have stood still meanwhile:
+/// suspended, stopped by a signal, or starved.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How often it is looked again before such a deadline is acted on. The runtime learns of 1,024
+/// sockets at a time, so this is enough for 16,384 connections that all have something to read.
+const LOOKS: u8 = 16;
+
 impl<S, R> Driver<S, R>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -52,9 +60,17 @@ where
     /// connection has to be looked at again at once.
     pub(super) fn pass_deadlines(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
         let Some((at, what)) = self.next_deadline(work) else {
+            self.looks = 0;
             return false;
         };
         if at > work.now && !self.timing.arm(self.config.clock(), at, cx) {
+            self.looks = 0;
+            return false;
+        }
+        // What the peer has done while the program stood still may not have been heard of yet.
+        if what.is_the_peers() && work.now > at + LATE && self.looks < LOOKS {
+            self.looks += 1;
+            work.exhausted = true;
             return false;
         }
         work.now = work.now.max(at);
@@ -147,4 +163,12 @@ enum Due {
     Age,
     Linger,
     Retry,
+}
+
+impl Due {
+    /// Whether the peer could have kept it.
+    fn is_the_peers(self) -> bool {
+        use Deadline::{FirstMessage, Idle, Message, Write};
+        matches!(self, Self::Deadline(FirstMessage | Message | Idle | Write))
+    }
 }
