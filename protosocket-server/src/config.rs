@@ -1,11 +1,15 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use protosocket::{
-    Clock, ConfigError, ConnectionConfig, ConnectionObserver, Limits, SocketListener, TcpOptions,
-    TcpSocketListener,
+    Clock, ConfigError, ConnectionConfig, ConnectionObserver, Limits, PeerAddress, SocketListener,
+    TcpOptions, TcpSocketListener,
 };
 
-use crate::{ProtosocketServer, ServerConnector, registry::Bounds};
+use crate::{
+    ProtosocketServer, ServerConnector,
+    rate::Rate,
+    registry::{Admit, Bounds},
+};
 
 /// Options of the sockets that a server listens on and accepts.
 pub type ProtosocketSocketConfig = TcpOptions;
@@ -18,7 +22,9 @@ pub type ProtosocketSocketConfig = TcpOptions;
 /// | [`max_queued_outbound_messages`](Self::max_queued_outbound_messages) | 1,024 | the bound of the channel into a connection |
 /// | [`buffer_allocation_increment`](Self::buffer_allocation_increment) | 256 KiB | what one read takes at most while messages are large |
 /// | [`max_connections`](Self::max_connections) | 65,536 | connections in all; a newcomer replaces the oldest that said nothing |
-/// | [`max_connections_per_address`](Self::max_connections_per_address) | off | connections from one IP address |
+/// | [`max_connections_per_address`](Self::max_connections_per_address) | off | connections from one IPv4 address or IPv6 network |
+/// | [`max_connection_rate_per_address`](Self::max_connection_rate_per_address) | off | how fast one of these may open them |
+/// | [`admit`](Self::admit) | all | whether the program takes new connections at all |
 /// | [`max_handshakes`](Self::max_handshakes) | 1,024 | connections being established; a newcomer replaces the oldest |
 ///
 /// Deadlines are those of [`Limits::server`] unless [`limits`](Self::limits) says otherwise. What
@@ -79,11 +85,34 @@ impl ProtosocketServerConfig {
         self
     }
 
-    /// Connections from one IP address. Off by default: behind a proxy or a NAT all clients have
-    /// the same.
+    /// Connections from one client at a time: an IPv4 address, or the /64 network of an IPv6
+    /// address, all of which belongs to one host. Off by default: behind a proxy or a NAT all
+    /// clients have the same.
     #[must_use]
     pub fn max_connections_per_address(mut self, connections: impl Into<Option<usize>>) -> Self {
         self.bounds.per_address = connections.into();
+        self
+    }
+
+    /// How many connections one client may open: `per_second` in the long run, and `burst` at once.
+    /// More are closed. A client is an IPv4 address, or the /64 network of an IPv6 address.
+    ///
+    /// Off by default, for the reason that
+    /// [`max_connections_per_address`](Self::max_connections_per_address) is. At most 65,536 clients
+    /// are remembered, each for `burst / per_second` seconds at most; in a flood from more than
+    /// that, those that cannot be remembered are let in.
+    #[must_use]
+    pub fn max_connection_rate_per_address(mut self, per_second: u32, burst: u32) -> Self {
+        self.bounds.rate = Some(Rate { per_second, burst });
+        self
+    }
+
+    /// Take a new connection only if `admit` says so: for a program that is overloaded, out of
+    /// memory ([`MemoryGauge`](crate::MemoryGauge)), or knows whom it does not serve. Connections
+    /// that have been taken are kept. Called in the accept loop, so it must be quick.
+    #[must_use]
+    pub fn admit(mut self, admit: impl Fn(&PeerAddress) -> bool + Send + Sync + 'static) -> Self {
+        self.bounds.admit = Some(Admit(Arc::new(admit)));
         self
     }
 
@@ -155,6 +184,14 @@ impl ProtosocketServerConfig {
                 "max_connections_per_address",
                 self.bounds.per_address.unwrap_or(usize::MAX),
             ),
+            (
+                "max_connection_rate_per_address (per_second)",
+                self.bounds.rate.map_or(1, |rate| rate.per_second as usize),
+            ),
+            (
+                "max_connection_rate_per_address (burst)",
+                self.bounds.rate.map_or(1, |rate| rate.burst as usize),
+            ),
         ] {
             if bound == 0 {
                 return Err(ConfigError::zero(name).into());
@@ -184,7 +221,9 @@ impl Default for ProtosocketServerConfig {
             bounds: Bounds {
                 connections: 65_536,
                 per_address: None,
+                rate: None,
                 handshakes: 1024,
+                admit: None,
             },
             clock: None,
             observer: None,

@@ -18,6 +18,11 @@ pub use connector::ServerConnector;
 mod drain;
 pub use drain::DrainReport;
 
+mod memory_gauge;
+pub use memory_gauge::MemoryGauge;
+
+mod rate;
+
 mod registry;
 
 mod server;

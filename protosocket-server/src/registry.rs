@@ -1,6 +1,8 @@
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -11,17 +13,32 @@ use protosocket::{
 use slab::Slab;
 use tokio::sync::watch;
 
-use crate::DrainReport;
+use crate::{
+    DrainReport,
+    rate::{Buckets, Rate, client_of},
+};
 
 /// Places of the tables that are worth no tidying up.
 const SPARE: usize = 64;
 
 /// How many connections a server has, in all, per address and in handshakes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     pub(crate) connections: usize,
     pub(crate) per_address: Option<usize>,
+    pub(crate) rate: Option<Rate>,
     pub(crate) handshakes: usize,
+    pub(crate) admit: Option<Admit>,
+}
+
+/// Whether the program takes a new connection.
+#[derive(Clone)]
+pub(crate) struct Admit(pub(crate) Arc<dyn Fn(&PeerAddress) -> bool + Send + Sync>);
+
+impl fmt::Debug for Admit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admit")
+    }
 }
 
 /// What the server, its handles and its connections know in common.
@@ -40,6 +57,7 @@ pub(crate) struct Registry {
 struct Table {
     connections: Slab<Entry>,
     per_address: HashMap<IpAddr, usize>,
+    buckets: Buckets,
     /// Connections in the order of their coming that may not have said anything yet.
     silent: VecDeque<(usize, ConnectionHandle)>,
     /// Connections in the order of their coming that are being established and were not told to
@@ -89,25 +107,41 @@ impl Registry {
 
     /// Take a connection into the table, or say why not.
     pub(crate) fn admit(self: &Arc<Self>, peer: &PeerAddress) -> Result<Registration, Refusal> {
+        let client = match peer {
+            PeerAddress::Ip(address) => Some(client_of(address.ip())),
+            _ => None,
+        };
+        // Foreign code, which has no business under the table's lock and may panic.
+        if let Some(Admit(admit)) = &self.bounds.admit {
+            match catch_unwind(AssertUnwindSafe(|| admit(peer))) {
+                Ok(true) => {}
+                Ok(false) => return Err(Refusal::Overload),
+                Err(_) => {
+                    tracing::error!("admit panicked");
+                    return Err(Refusal::Panicked);
+                }
+            }
+        }
         let mut table = self.lock();
         if table.drain.is_some() {
             return Err(Refusal::Draining);
         }
-        let address = match (self.bounds.per_address, peer) {
-            (Some(limit), PeerAddress::Ip(address)) => {
-                // An address written as IPv6 is still the same IPv4 address.
-                let address = address.ip().to_canonical();
-                if table
-                    .per_address
-                    .get(&address)
-                    .is_some_and(|count| *count >= limit)
-                {
-                    return Err(Refusal::ConnectionsPerAddress);
-                }
-                Some(address)
+        // LIMIT: max_connections_per_address.
+        let mut address = None;
+        if let (Some(limit), Some(client)) = (self.bounds.per_address, client) {
+            let count = table.per_address.get(&client);
+            if count.is_some_and(|count| *count >= limit) {
+                return Err(Refusal::ConnectionsPerAddress);
             }
-            _ => None,
-        };
+            address = Some(client);
+        }
+        // LIMIT: max_connection_rate_per_address.
+        if let (Some(rate), Some(client)) = (self.bounds.rate, client) {
+            let now = self.config.clock().now();
+            if !table.buckets.take(rate, client, now) {
+                return Err(Refusal::RatePerAddress);
+            }
+        }
         // LIMIT: max_connections. A newcomer takes the place of the oldest that said nothing.
         let mut evicted = None;
         if table.connections.len() - table.evicted >= self.bounds.connections {
@@ -373,6 +407,8 @@ mod tests {
             connections: usize::MAX,
             per_address: Some(usize::MAX),
             handshakes: 10,
+            rate: None,
+            admit: None,
         };
         Registry::new(config, bounds)
     }

@@ -30,6 +30,10 @@ pub enum Refusal {
     Connections,
     /// This address has as many connections as it may (`max_connections_per_address`).
     ConnectionsPerAddress,
+    /// This address opens connections too fast (`max_connection_rate_per_address`).
+    RatePerAddress,
+    /// The program takes no new connections (`admit`).
+    Overload,
     /// Too many handshakes are under way, and this is the oldest (`max_handshakes`).
     Handshakes,
     /// The handshake failed or took too long.
@@ -52,6 +56,8 @@ impl Refusal {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
+            Self::RatePerAddress => "rate_per_address",
+            Self::Overload => "overload",
             Self::Handshakes => "handshakes",
             Self::Handshake => "handshake",
             Self::Resources => "resources",

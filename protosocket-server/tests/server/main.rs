@@ -9,6 +9,7 @@ mod limits;
 mod observer;
 mod panics;
 mod per_core;
+mod rates;
 mod socket_options;
 #[cfg(unix)]
 mod suspended;
