@@ -218,18 +218,24 @@ fn reserve() -> Option<File> {
 /// Whether an accept error says nothing about the next accept. What is not known waits: a listener
 /// that fails at once, over and over, must not keep a core busy.
 fn concerns_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::WouldBlock
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::TimedOut
-    )
+    /// Errors of the network on a new connection that Linux reports by `accept`, and for which
+    /// the standard library has no name: ENONET, EPROTO, ENOPROTOOPT, EOPNOTSUPP, EHOSTDOWN.
+    const OF_LINUX: [i32; 5] = [64, 71, 92, 95, 112];
+    let is_of_linux = cfg!(any(target_os = "linux", target_os = "android"))
+        && (error.raw_os_error()).is_some_and(|number| OF_LINUX.contains(&number));
+    is_of_linux
+        || matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::WouldBlock
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::NetworkDown
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::TimedOut
+        )
 }
 
 impl<C: ServerConnector> Unpin for ProtosocketServer<C> {}

@@ -207,6 +207,38 @@ async fn d1_an_error_of_one_connection_does_not_delay_the_next() {
     assert_eq!(polled.record.refused(Refusal::Accept), 5);
 }
 
+/// What accept(2) of Linux says is to be treated like "try again": errors of the network that were
+/// pending on the new connection.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn f2_every_error_of_the_network_is_followed_by_the_next_accept_at_once() {
+    const NAMES: [(&str, i32); 13] = [
+        ("EPERM", 1),
+        ("EINTR", 4),
+        ("ENONET", 64),
+        ("EPROTO", 71),
+        ("ENOPROTOOPT", 92),
+        ("EOPNOTSUPP", 95),
+        ("ENETDOWN", 100),
+        ("ENETUNREACH", 101),
+        ("ECONNABORTED", 103),
+        ("ECONNRESET", 104),
+        ("ETIMEDOUT", 110),
+        ("EHOSTDOWN", 112),
+        ("EHOSTUNREACH", 113),
+    ];
+    for (name, number) in NAMES {
+        let script = Script::default();
+        let mut polled = Polled::new(script.clone());
+        script.fail(number);
+        let mut client = script.connect();
+        polled.poll();
+        assert!(client.is_served().await, "{name}");
+        assert_eq!(polled.record.refused(Refusal::Accept), 1, "{name}");
+        assert_eq!(polled.record.refused(Refusal::Resources), 0, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn d1_a_listener_that_fails_at_once_for_ever_does_not_spin() {
     for kind in [
