@@ -21,6 +21,7 @@ use crate::common::{Client, Connector, lock};
 struct Options {
     nodelay: bool,
     keepalive: Option<Keepalive>,
+    user_timeout: Option<Duration>,
 }
 
 impl Options {
@@ -38,10 +39,21 @@ impl Options {
             Ok(Self {
                 nodelay: socket.tcp_nodelay()?,
                 keepalive,
+                user_timeout: user_timeout(&socket)?,
             })
         };
         read().expect("it is a socket")
     }
+}
+
+#[cfg(target_os = "linux")]
+fn user_timeout(socket: &SockRef<'_>) -> io::Result<Option<Duration>> {
+    socket.tcp_user_timeout()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn user_timeout(_: &SockRef<'_>) -> io::Result<Option<Duration>> {
+    Ok(None)
 }
 
 /// The options of a connection as the server accepts it, and as a connector opens it.
@@ -172,5 +184,102 @@ async fn d26_a_connector_that_binds_reuses_its_address_as_it_was_told() {
         let socket = SockRef::from(stream.get_ref());
         assert_eq!(socket.reuse_address().expect("it is a socket"), reuse);
         assert_eq!(socket.reuse_port().expect("it is a socket"), reuse);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn f9_user_timeout_is_as_it_was_set_or_off() {
+    let seconds = Duration::from_secs;
+    for expected in [Some(seconds(7)), None, Some(seconds(120))] {
+        for options in options_with(TcpOptions::new().user_timeout(expected)).await {
+            assert_eq!(options.user_timeout, expected);
+        }
+    }
+    for options in options_with(TcpOptions::new()).await {
+        assert_eq!(options.user_timeout, Some(seconds(120)));
+        assert_eq!(options.keepalive, Some(Keepalive::DEFAULT));
+    }
+}
+
+#[tokio::test]
+async fn c25_options_that_cannot_work_are_refused_by_name() {
+    let keepalive = |change: fn(&mut Keepalive)| {
+        let mut keepalive = Keepalive::DEFAULT;
+        change(&mut keepalive);
+        TcpOptions::new().keepalive(keepalive)
+    };
+    for (name, options) in [
+        ("listen_backlog", TcpOptions::new().listen_backlog(0)),
+        (
+            "user_timeout",
+            TcpOptions::new().user_timeout(Duration::ZERO),
+        ),
+        (
+            "user_timeout",
+            TcpOptions::new().user_timeout(Duration::MAX),
+        ),
+        ("keepalive.time", keepalive(|k| k.time = Duration::ZERO)),
+        ("keepalive.time", keepalive(|k| k.time = Duration::MAX)),
+        (
+            "keepalive.interval",
+            keepalive(|k| k.interval = Duration::from_millis(999)),
+        ),
+        ("keepalive.count", keepalive(|k| k.count = 0)),
+        ("keepalive.count", keepalive(|k| k.count = 128)),
+    ] {
+        let error = listen("127.0.0.1:0", options.clone()).expect_err("it cannot work");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().starts_with(name), "{error}");
+        let connector = TcpConnector::new(SocketAddr::from(([127, 0, 0, 1], 9)));
+        let error = connector.options(options).connect().await;
+        let error = error.expect_err("it cannot work").source;
+        assert!(error.to_string().starts_with(name), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn c25_bounds_of_zero_are_refused_by_name() {
+    let config = ProtosocketServerConfig::default;
+    for (name, config) in [
+        ("max_connections ", config().max_connections(0)),
+        ("max_handshakes ", config().max_handshakes(0)),
+        (
+            "max_connections_per_address ",
+            config().max_connections_per_address(0),
+        ),
+        (
+            "max_connection_rate_per_address ",
+            config().max_connection_rate_per_address(0, 1),
+        ),
+        (
+            "max_connection_rate_per_address ",
+            config().max_connection_rate_per_address(1, 0),
+        ),
+        ("max_message_size ", config().max_buffer_length(0)),
+    ] {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let error = config.bind_tcp(address, Connector::new());
+        let error = error.expect_err("it cannot work");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().starts_with(name), "{error}");
+    }
+}
+
+/// F19: the error says what and why, and nothing is tried again.
+#[tokio::test]
+async fn f19_an_address_that_cannot_be_bound_is_an_error_at_once() {
+    let holder = listen("127.0.0.1:0", TcpOptions::new()).expect("a port is free");
+    let taken = address_of(&holder).to_string();
+    for (address, kind) in [
+        (taken.as_str(), io::ErrorKind::AddrInUse),
+        // For documentation: no host has this address.
+        ("192.0.2.1:0", io::ErrorKind::AddrNotAvailable),
+    ] {
+        let bound = ProtosocketServerConfig::default()
+            .bind_tcp(address.parse().expect("it is an address"), Connector::new());
+        let error = bound.expect_err("it cannot be bound");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(address), "{error}");
     }
 }

@@ -32,8 +32,10 @@ impl TcpSocketListener {
     /// Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// Those of the system, with the address: in use, not available, not permitted.
+    /// Options that cannot work ([`TcpOptions::validate`]), and those of the system, with the
+    /// address: in use, not available, not permitted.
     pub fn listen(address: SocketAddr, options: TcpOptions) -> io::Result<Self> {
+        options.validate()?;
         let listener = bind(address, &options).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         })?;
@@ -138,6 +140,7 @@ impl TcpConnector {
     }
 
     async fn open(&self) -> io::Result<TcpStream> {
+        self.options.validate()?;
         let socket = match self.address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
