@@ -229,7 +229,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Lines, and the panics that a test wants.
+/// Lines, the panics that a test wants, and an error that quotes its peer at `quote`.
 pub(crate) struct Codec {
     lines: LinesCodec,
     panics: Option<Place>,
@@ -241,6 +241,10 @@ impl Decoder for Codec {
     fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<String>, DecodeError> {
         if input.bytes().starts_with(b"boom") {
             trip(self.panics, Place::Decode);
+        }
+        if input.bytes().starts_with(b"quote") {
+            let quoted = String::from_utf8_lossy(input.bytes());
+            return Err(DecodeError::malformed(quoted.into_owned()));
         }
         self.lines.decode(input)
     }

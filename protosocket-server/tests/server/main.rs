@@ -6,6 +6,7 @@ mod drain;
 mod file_descriptors;
 mod handshakes;
 mod limits;
+mod logs;
 mod observer;
 mod panics;
 mod per_core;
