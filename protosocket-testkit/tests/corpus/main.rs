@@ -4,6 +4,7 @@ mod echo;
 mod faulty;
 mod format;
 mod index;
+mod memory;
 mod runners;
 mod transport;
 
@@ -13,6 +14,10 @@ use protosocket_testkit::{
     Exchange, FramedEcho, LineEcho,
     corpus::{Case, Corpus},
 };
+
+#[global_allocator]
+static ALLOCATOR: &protosocket_testkit::CountingAllocator =
+    &protosocket_testkit::INSTRUMENTED_SYSTEM;
 
 /// Where the files are.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
