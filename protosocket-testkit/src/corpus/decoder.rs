@@ -11,9 +11,10 @@ use bytes::Bytes;
 use protosocket::{Codec, Decoder, Limits, PeerAddress, channel};
 
 use super::{
-    Case, Corpus, Ending, Level, Messages,
+    Case, Corpus, Ending, Level,
     collect::{Collect, Describe, Received},
     end_name,
+    expect::Messages,
     report::{Report, Watch, watched},
     script::Step,
 };

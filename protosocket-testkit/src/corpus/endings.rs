@@ -98,7 +98,7 @@ impl Endings {
         }
     }
 
-    /// Everything that has ended so far, in order.
+    /// Everything that has ended so far and that nobody has waited for, in order.
     pub fn all(&self) -> Vec<Ending> {
         self.lock().clone()
     }
@@ -110,24 +110,25 @@ impl Endings {
         let _ = count.wait_for(|count| count.0 > 0).await;
     }
 
-    /// Wait for the end of the connection whose peer has this address.
+    /// Wait for the end of the connection whose peer has this address, and forget it: the next
+    /// connection may have the same.
     pub async fn of(&self, peer: SocketAddr) -> Ending {
-        self.first(|ending| ending.peer == PeerAddress::Ip(peer))
-            .await
-    }
-
-    /// Wait for the first end of this kind.
-    pub async fn first(&self, is: impl Fn(&Ending) -> bool) -> Ending {
+        let peer = PeerAddress::Ip(peer);
         let mut count = self.count.subscribe();
         loop {
             count.mark_unchanged();
-            let found = self.lock().iter().find(|ending| is(ending)).cloned();
-            if let Some(ending) = found {
+            if let Some(ending) = self.take(&peer) {
                 return ending;
             }
-            // An error is impossible: the sender is this very observer's.
+            // As above.
             let _ = count.changed().await;
         }
+    }
+
+    fn take(&self, peer: &PeerAddress) -> Option<Ending> {
+        let mut endings = self.lock();
+        let index = endings.iter().position(|ending| ending.peer == *peer)?;
+        Some(endings.remove(index))
     }
 
     fn add(&self, ending: Ending) {

@@ -9,8 +9,7 @@ use super::endings::Ending;
 
 /// The messages that are decoded before the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Messages {
+pub(super) enum Messages {
     /// These, in this order. Where messages cannot be looked at, their number.
     These(Vec<Bytes>),
     /// So many.

@@ -10,8 +10,7 @@ use super::{bytes::bytes, toml_view::Value};
 ///
 /// A peer reads what comes, in passing, unless it was told to [`NeverRead`](Self::NeverRead).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Step {
+pub(super) enum Step {
     /// Send these bytes. If the other end closes meanwhile, the script is over.
     Send(Bytes),
     /// Send these bytes one by one, with so much time between two of them.

@@ -30,6 +30,7 @@ fn lines(_case: &Case) -> LinesCodec {
     LinesCodec::new().max_length(64)
 }
 
+#[expect(clippy::ptr_arg, reason = "a runner gives a reference to a message")]
 fn line(message: &String) -> Bytes {
     message.clone().into()
 }
