@@ -46,7 +46,7 @@
 //! `{ dribble = …, every = "5 ms" }`, `{ pause = "5 ms" }`, `{ read = 1000 }`,
 //! `{ slow_read = 1, every = "5 ms" }`, `"read_end"`, `"never_read"`, `"shut_down"` and `"reset"`;
 //! behind the last one a script waits for the end of the connection. A peer reads what comes in
-//! passing, unless it was told not to.
+//! passing; behind `"never_read"`, only what `read` and `read_end` ask for.
 //!
 //! The runners are [`Corpus::run_decoder`], [`Corpus::run_server`] and [`Corpus::run_client`]. All
 //! of them expect besides that no reason carries a control character of the peer's. A [`RuleIndex`]

@@ -106,8 +106,11 @@ impl Player {
                 match stream.try_write(&bytes[sent..]) {
                     Ok(count) => sent += count,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    // The other end has closed: it does not want to hear the rest.
-                    Err(_) => return,
+                    // The other end has closed, and does not want to hear the rest.
+                    Err(_) => {
+                        self.end = Some(PeerEnd::Reset);
+                        return;
+                    }
                 }
             }
             if ready.is_readable() {

@@ -11,7 +11,8 @@ use super::{bytes::bytes, toml_view::Value};
 /// A peer reads what comes, in passing, unless it was told to [`NeverRead`](Self::NeverRead).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Send these bytes. If the other end closes meanwhile, the script is over.
+    /// Send these bytes. If the other end resets the connection meanwhile, that is its end for the
+    /// steps that read.
     Send(Bytes),
     /// Send these bytes one by one, with so much time between two of them.
     Dribble(Bytes, Duration),
@@ -21,7 +22,7 @@ pub(super) enum Step {
     ShutDown,
     /// Reset the connection.
     Reset,
-    /// Read nothing from here on.
+    /// Read nothing from here on but what steps ask for.
     NeverRead,
     /// Read so many bytes at a time, with so much time between two reads, until the end.
     SlowRead(usize, Duration),
