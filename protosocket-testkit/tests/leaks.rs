@@ -1,6 +1,9 @@
 //! Leaks are found, and what is no leak is not taken for one.
 
-use std::{fs::File, time::Duration};
+use std::{
+    fs::File,
+    time::{Duration, Instant},
+};
 
 use protosocket_testkit::{
     Allowance, CountingAllocator, INSTRUMENTED_SYSTEM, Resources, alone, resident_memory,
@@ -21,11 +24,27 @@ fn in_a_runtime<F: Future<Output = ()>>(test: F) {
         .block_on(test);
 }
 
+/// What there is once the thread that has started this test has come to rest.
+fn at_rest() -> Resources {
+    let started = Instant::now();
+    let mut before = Resources::now();
+    let mut unchanged = Instant::now();
+    while unchanged.elapsed() < A_MOMENT {
+        assert!(started.elapsed() < PATIENCE, "somebody else takes memory");
+        std::thread::yield_now();
+        let now = Resources::now();
+        if now != before {
+            (before, unchanged) = (now, Instant::now());
+        }
+    }
+    before
+}
+
 #[test]
 fn tasks_that_stay_are_a_leak() {
     alone("tasks_that_stay_are_a_leak", || {
         in_a_runtime(async {
-            let before = Resources::now();
+            let before = at_rest();
             let task = tokio::spawn(std::future::pending::<()>());
             let leak = before.settle(Allowance::default(), A_MOMENT).await;
             let leak = leak.expect_err("there is a task");
@@ -47,7 +66,7 @@ fn tasks_that_stay_are_a_leak() {
 #[test]
 fn files_that_stay_open_are_a_leak() {
     alone("files_that_stay_open_are_a_leak", || {
-        let before = Resources::now();
+        let before = at_rest();
         let file = File::open("/dev/null").expect("it can be opened");
         assert_eq!(Resources::now().descriptors, before.descriptors + 1);
         drop(file);
@@ -59,7 +78,7 @@ fn files_that_stay_open_are_a_leak() {
 fn memory_that_stays_is_a_leak() {
     alone("memory_that_stays_is_a_leak", || {
         in_a_runtime(async {
-            let before = Resources::now();
+            let before = at_rest();
             let mut kept: Vec<u8> = Vec::with_capacity(1000);
             kept.resize(5000, 1);
             let now = Resources::now();
