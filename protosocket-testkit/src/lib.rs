@@ -57,6 +57,8 @@ pub use leaks::{
     Allowance, CountingAllocator, INSTRUMENTED_SYSTEM, Leak, Resources, alone, resident_memory,
 };
 
+pub mod operations;
+
 mod peer;
 pub use peer::{ScriptedPeer, within};
 
