@@ -67,6 +67,12 @@ impl<T> Outbound<T> {
         self.0.as_ref().map_or(0, |receiver| receiver.len())
     }
 
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|receiver| receiver.is_abandoned())
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         self.0
             .as_ref()

@@ -652,6 +652,20 @@ fn d6_a_message_of_no_bytes_is_counted_although_the_connection_is_aborted_at_onc
 }
 
 #[test]
+fn what_a_finished_output_has_left_in_the_channel_does_not_keep_a_client() {
+    let mut client = Setup::client().open(framed(), silent());
+    client.knobs.set_wants_outbound(false);
+    client.send(Bytes::from_static(b"never taken"));
+    client.knobs.set_status(ReactorStatus::Finish);
+    client.settle();
+    assert!(client.peer.saw(StreamEvent::Shutdown));
+    client.drop_sender();
+    let end = client.finish();
+    assert!(matches!(end.reason, CloseReason::NoSenders), "{end:?}");
+    assert_eq!(end.stats.unsent, 1);
+}
+
+#[test]
 fn a_drain_ends_on_a_stream_that_would_block() {
     let mut server = lines(Setup::default());
     server.drop_sender();

@@ -522,6 +522,19 @@ fn input_that_ended_inside_a_message_does_not_keep_a_connection_from_being_idle(
 }
 
 #[test]
+fn what_a_finished_output_has_left_in_the_channel_does_not_keep_a_connection_from_being_idle() {
+    let limits = patient().idle_timeout(10 * SECOND);
+    let mut server = Setup::limits(limits).open(framed(), silent());
+    server.knobs.set_wants_outbound(false);
+    server.send(Bytes::from_static(b"never taken"));
+    server.knobs.set_status(ReactorStatus::Finish);
+    server.settle();
+    assert!(server.peer.saw(StreamEvent::Shutdown));
+    server.connection.advance(10 * SECOND);
+    ends_by(&mut server, Deadline::Idle);
+}
+
+#[test]
 fn a_clock_that_jumps_does_not_close_a_connection_whose_input_waits() {
     let jump = 600 * SECOND;
     let limits = Limits::server()

@@ -509,12 +509,21 @@ where
             && (self.outbound.is_finished() || self.output == Output::Finished)
     }
 
+    /// Whether no sender is left, nor a message that could still be sent.
+    fn is_without_senders(&self) -> bool {
+        match self.output {
+            // What is left in the channel stays there, to be counted.
+            Output::Finished => self.outbound.is_abandoned(),
+            Output::Open | Output::Finishing => self.outbound.is_finished(),
+        }
+    }
+
     fn finish_if_done(&mut self, work: &Work) {
         let by_end_of_input = self.told_end_of_input;
         let by_drain = self.drain.is_some()
             && (work.dry || self.input_ended)
             && !self.receive.has_partial(&work.scratch, &self.codec);
-        let by_senders = self.config.role() == Role::Client && self.outbound.is_finished();
+        let by_senders = self.config.role() == Role::Client && self.is_without_senders();
         if !(by_end_of_input || by_drain || by_senders) || !self.is_quiet() {
             return;
         }

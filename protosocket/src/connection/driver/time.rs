@@ -122,7 +122,7 @@ where
             idle: open
                 && !partial
                 && self.is_flushed()
-                && self.outbound.is_empty()
+                && (self.outbound.is_empty() || self.output == Output::Finished)
                 && self.reactor.in_flight() == 0,
         };
         let deadline = self.timing.next(self.config.limits(), &snapshot);
