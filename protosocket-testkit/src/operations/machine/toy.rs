@@ -70,6 +70,12 @@ impl Toy {
         self.bulk.push_back(message.freeze());
     }
 
+    fn act(&mut self, action: u8) {
+        self.next += 1;
+        self.actions.push_back((ActionId(self.next), action));
+        self.unfinished += 1;
+    }
+
     fn send_control(&mut self, class: u8, value: u8) {
         self.control.push_back(Bytes::from(vec![class, value]));
     }
@@ -92,11 +98,7 @@ impl Machine for Toy {
             1 => (0..amount % 20).for_each(|_| self.send_bulk(usize::from(byte(2)))),
             2 => self.send_control(class::CONTROL, amount),
             3 => self.events.push_back(amount),
-            4 => {
-                self.next += 1;
-                self.actions.push_back((ActionId(self.next), amount));
-                self.unfinished += 1;
-            }
+            4 => self.act(amount),
             5 => {
                 let time = Duration::from_millis(100 * (1 + u64::from(amount)));
                 self.deadlines.push(now + time);
@@ -140,7 +142,14 @@ impl Machine for Toy {
 
     fn handle_action(&mut self, _now: Instant, id: ActionId, result: u8) {
         self.unfinished -= 1;
-        self.send_bulk(id.0 as usize % 50 + usize::from(result));
+        // Of some nothing is written, which would make the connection look again.
+        if result % 4 != 3 {
+            self.send_bulk(id.0 as usize % 50 + usize::from(result));
+        }
+        // One action may lead to the next, and its host must be polled for that as well.
+        if result > 20 {
+            self.act(result / 2);
+        }
     }
 
     fn poll_event(&mut self) -> Option<u8> {
