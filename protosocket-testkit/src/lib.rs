@@ -9,6 +9,7 @@
 //! | What if the stream is slow, cut to pieces, reset, half-closed, or rude? | [`FaultStream`], [`FaultListener`] |
 //! | What if any one operation fails? | [`fail_each_operation`] |
 //! | Do others notice a bad peer? | [`Canary`] |
+//! | Does a server of any protocol, in any language, stand peers that mean harm? | [`hostile`] |
 //! | Is anything left over? | [`Resources`]: tasks, file descriptors, live allocations |
 //!
 //! Everything is deterministic where it can be. What is random comes from [`Random`], in
@@ -51,6 +52,8 @@ pub mod corpus;
 
 mod driven;
 pub use driven::{Driven, Opened, Setup};
+
+pub mod hostile;
 
 mod leaks;
 pub use leaks::{

@@ -1,0 +1,5 @@
+//! Hostile peers against servers that stand them, and against servers that do not.
+
+mod bad_servers;
+mod good_server;
+mod servers;
