@@ -9,7 +9,7 @@
 //! | What if the stream is slow, cut to pieces, reset, half-closed, or rude? | [`FaultStream`], [`FaultListener`] |
 //! | What if any one operation fails? | [`fail_each_operation`] |
 //! | Do others notice a bad peer? | [`Canary`] |
-//! | Does a server of any protocol, in any language, stand peers that mean harm? | [`hostile`] |
+//! | Does a server of any protocol, in any language, stand peers that mean harm? | [`hostile`], and the program of that name |
 //! | Is anything left over? | [`Resources`]: tasks, file descriptors, live allocations |
 //!
 //! Everything is deterministic where it can be. What is random comes from [`Random`], in
@@ -85,3 +85,8 @@ pub use stream::{
 
 mod torture;
 pub use torture::{Torture, Trace, TraceEnd, trace};
+
+/// The examples of the README, so that they compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

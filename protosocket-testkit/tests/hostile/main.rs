@@ -2,4 +2,5 @@
 
 mod bad_servers;
 mod good_server;
+mod program;
 mod servers;
