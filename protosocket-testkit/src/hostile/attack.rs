@@ -117,6 +117,14 @@ async fn one(
         Case::TinyWindow => Reading::Every(target.dribble_interval),
         _ => Reading::All,
     };
+    // What a server says to everybody is no answer.
+    if case.expected() == Expected::DeadlineOrAnswer
+        && let Err(problem) = peer
+            .hear_greeting(&target.conversation, target.probe_patience)
+            .await
+    {
+        outcome.notes.push(format!("no greeting: {problem}"));
+    }
     let mut output = output();
     let end = play(case, target, &mut peer, &mut output, reading).await;
     if reading != Reading::All {

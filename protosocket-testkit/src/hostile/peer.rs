@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    Conversation,
     conversation::{Search, Step},
     system,
 };
@@ -69,6 +70,8 @@ pub(super) struct Peer {
     pub(super) opened: Instant,
     pub(super) sent: u64,
     pub(super) answered: u64,
+    /// How much of that the server said before it was said anything.
+    greeting: u64,
     server: SocketAddr,
     local: SocketAddr,
     /// Whether the system has shown that the server holds the connection. It does not before the
@@ -183,6 +186,7 @@ impl Peer {
             opened: Instant::now(),
             sent: 0,
             answered: 0,
+            greeting: 0,
             server,
             local,
             visible: false,
@@ -279,7 +283,7 @@ impl Peer {
             }
             if let Some(quiet) = quiet
                 && output.is_done()
-                && self.answered > 0
+                && self.is_answered()
             {
                 if before != (self.answered, output.left) {
                     silence.as_mut().reset(Instant::now() + quiet);
@@ -291,6 +295,25 @@ impl Peer {
             deadline.as_mut().poll(cx).map(|()| None)
         })
         .await
+    }
+
+    /// Wait for what the server says by itself.
+    pub(super) async fn hear_greeting(
+        &mut self,
+        conversation: &Conversation,
+        patience: Duration,
+    ) -> Result<(), String> {
+        let steps = conversation.steps().iter();
+        for step in steps.take_while(|step| step.say.is_empty()) {
+            self.converse(step, patience).await?;
+        }
+        self.greeting = self.answered;
+        Ok(())
+    }
+
+    /// Whether the server has said more than its greeting.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered > self.greeting
     }
 
     /// Vanish until the server lets go of the connection, or it is `until`.

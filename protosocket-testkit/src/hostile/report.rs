@@ -71,7 +71,7 @@ pub struct ServerDid {
     pub sent: u64,
     /// How many bytes came back.
     pub answered: u64,
-    /// How many connections were kept without a byte of an answer.
+    /// How many connections were kept without a byte of an answer, but for a greeting.
     pub kept_unanswered: usize,
 }
 
@@ -229,7 +229,7 @@ impl ServerDid {
             Some(End::Reset) => self.reset += 1,
             None => {
                 self.kept += 1;
-                self.kept_unanswered += usize::from(peer.answered == 0);
+                self.kept_unanswered += usize::from(!peer.is_answered());
                 self.kept_for = self.kept_for.max(Some(after));
             }
         }

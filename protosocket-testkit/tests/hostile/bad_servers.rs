@@ -319,6 +319,23 @@ async fn a_server_that_throws_out_who_was_there_before_is_caught() {
     assert!(report.passed(), "{report}");
 }
 
+/// A greeting is no answer, and excuses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_only_greets_fails_what_a_deadline_should_end() {
+    let address = serve(|mut stream| async move {
+        // Whoever has gone needs no greeting.
+        let _ = stream.write_all(b"220 ready\r\n").await;
+        std::future::pending().await
+    })
+    .await;
+    let target = line_echo(address, IN_VAIN).strict(true);
+    let target = target.conversation(Conversation::new().hear("220"));
+    for name in ["garbage-zeros", "tls-hello"] {
+        let report = hostile::run(Case::select(name)[0], &target).await;
+        assert_eq!(names(&report), ["kept"], "{report}");
+    }
+}
+
 /// Of a conversation of two steps, not even the first is ever finished.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_dribbles_finishes_no_step() {
