@@ -66,6 +66,9 @@ pub use connection::{
 };
 
 #[cfg(feature = "tokio")]
+mod jitter;
+
+#[cfg(feature = "tokio")]
 mod limits;
 #[cfg(feature = "tokio")]
 pub use limits::{ConfigError, Limits};
@@ -79,9 +82,9 @@ pub use observer::{ConnectionObserver, Refusal};
 mod transport;
 #[cfg(feature = "tokio")]
 pub use transport::{
-    Accepted, ConnectError, Keepalive, MemoryConnector, MemoryListener, PeerAddress, Prefixed,
-    SocketConnector, SocketListener, StreamWithAddress, TcpConnector, TcpOptions,
-    TcpSocketListener, Transport, memory_listener,
+    Accepted, Backoff, ConnectError, Keepalive, MemoryConnector, MemoryListener, PeerAddress,
+    Prefixed, Reconnect, ReconnectError, SocketConnector, SocketListener, StreamWithAddress,
+    TcpConnector, TcpOptions, TcpSocketListener, Transport, memory_listener,
 };
 #[cfg(all(feature = "tokio", unix))]
 pub use transport::{UnixConnector, UnixSocketListener};

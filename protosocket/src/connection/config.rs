@@ -1,10 +1,12 @@
 use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
-use crate::{Clock, ConfigError, ConnectionObserver, Limits, TokioClock};
+use crate::{Clock, ConfigError, ConnectionObserver, Limits, TokioClock, jitter::Jitter};
 
 /// What connections have in common: limits, clock, observer. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -16,6 +18,8 @@ struct Inner {
     role: Role,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn ConnectionObserver>>,
+    /// The seed of the next connection, if seeds are given.
+    seeds: Option<Arc<AtomicU64>>,
 }
 
 /// Who opened the connection, which decides what the absence of senders means.
@@ -53,6 +57,7 @@ impl ConnectionConfig {
             role,
             clock: Arc::new(TokioClock),
             observer: None,
+            seeds: None,
         })))
     }
 
@@ -67,6 +72,13 @@ impl ConnectionConfig {
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn ConnectionObserver>) -> Self {
         Arc::make_mut(&mut self.0).observer = Some(observer);
+        self
+    }
+
+    /// Draw the jitter of the connections' ages from `seed`, so that a simulation repeats.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        Arc::make_mut(&mut self.0).seeds = Some(Arc::new(AtomicU64::new(seed)));
         self
     }
 
@@ -92,8 +104,11 @@ impl ConnectionConfig {
     /// When a connection that is opened at `now` reaches its age, jitter included.
     pub(super) fn end_of_age(&self, now: Instant) -> Option<Instant> {
         let age = self.0.limits.max_age?;
-        let random = RandomState::new().build_hasher().finish();
-        Some(now + age + age / 10 * (random % 1024) as u32 / 1024)
+        let mut jitter = match &self.0.seeds {
+            Some(seeds) => Jitter::from_seed(seeds.fetch_add(1, Ordering::Relaxed)),
+            None => Jitter::new(),
+        };
+        Some(now + age + (age / 10).mul_f64(jitter.fraction()))
     }
 }
 

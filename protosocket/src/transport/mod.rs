@@ -1,5 +1,8 @@
 //! Streams of bytes, and how they are listened for and connected to.
 
+mod backoff;
+pub use backoff::Backoff;
+
 mod establish;
 use establish::within;
 pub use establish::{Accepted, ConnectError, SocketConnector, SocketListener};
@@ -12,6 +15,9 @@ pub use options::{Keepalive, TcpOptions};
 
 mod prefixed;
 pub use prefixed::Prefixed;
+
+mod reconnect;
+pub use reconnect::{Reconnect, ReconnectError};
 
 mod stream;
 pub use stream::{PeerAddress, StreamWithAddress, Transport};
