@@ -8,12 +8,15 @@
 //! | What does a peer see that plays by the rules, message by message? | [`ScriptedPeer`] |
 //! | What if the stream is slow, cut to pieces, reset, half-closed, or rude? | [`FaultStream`], [`FaultListener`] |
 //! | What if any one operation fails? | [`fail_each_operation`] |
+//! | What if everything goes wrong at any time, in any order, and then the network is whole again? | [`Simulation`], [`Network`], [`ConnectionPair`]: connections, servers and clients on a virtual clock |
+//! | What do two machines make of a stream or a network of datagrams that loses, repeats and reorders? | [`MachinePair`], [`DatagramNetwork`] |
 //! | Do others notice a bad peer? | [`Canary`] |
 //! | Does a server of any protocol, in any language, stand peers that mean harm? | [`hostile`], and the program of that name |
 //! | Is anything left over? | [`Resources`]: tasks, file descriptors, live allocations |
 //!
 //! Everything is deterministic where it can be. What is random comes from [`Random`], in
-//! [`for_each_seed`] with a seed that is named when something fails and can be replayed.
+//! [`for_each_seed`] or [`simulate`] with a seed that is named when something fails and can be
+//! replayed.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -69,13 +72,21 @@ mod probe;
 pub use probe::{Answer, Inbound, Knobs, Outbound, Probe, ProbeState};
 
 mod random;
-pub use random::{Random, for_each_seed};
+pub use random::{Random, for_each_seed, simulate};
 
 mod recorder;
 pub use recorder::Recorder;
 
 mod side;
 pub use side::{MachineSide, encoded};
+
+mod simulation;
+pub use simulation::{
+    ConnectionPair, Datagram, DatagramConditions, DatagramCounts, DatagramNetwork, Endpoint,
+    LinkHandle, MachinePair, Network, ResetCause, RunningConnection, Side, SimConnector,
+    SimEstablish, SimListener, SimStream, Simulation, SimulationHandle, Sleep, StreamConditions,
+    Stuck, Task,
+};
 
 mod stream;
 pub use stream::{

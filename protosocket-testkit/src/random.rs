@@ -4,10 +4,14 @@ use std::{
     env,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    thread,
 };
 
 /// Replays one seed in every call of [`for_each_seed`].
 const SEED: &str = "PROTOSOCKET_SEED";
+
+/// Sets the seeds of every call of [`for_each_seed`].
+const SEEDS: &str = "PROTOSOCKET_SEEDS";
 
 /// A small generator: the same seed gives the same numbers, here and everywhere.
 ///
@@ -96,23 +100,51 @@ impl Random {
 /// Run `test` once for each seed, and say which seed it was when one fails.
 ///
 /// With `PROTOSOCKET_SEED=N` in the environment, only seed N is run: that is how a failure is
-/// replayed.
+/// replayed. `PROTOSOCKET_SEEDS=START..END` runs those instead of `seeds`, and
+/// `PROTOSOCKET_SEEDS=COUNT` that many from 0 on: that is how a long run is begun.
+///
+/// # Panics
+/// As `test` does, and if one of the two variables is not what it must be.
 pub fn for_each_seed(seeds: Range<u64>, mut test: impl FnMut(&mut Random)) {
-    let seeds = match env::var(SEED) {
-        Ok(seed) => {
-            let seed: u64 = seed
-                .parse()
-                .unwrap_or_else(|_| panic!("{SEED} must be a number, it is {seed:?}"));
-            seed..seed + 1
-        }
-        Err(_) => seeds,
-    };
-    for seed in seeds {
+    for seed in chosen(seeds, |name| env::var(name).ok()) {
         let run = catch_unwind(AssertUnwindSafe(|| test(&mut Random::new(seed))));
         if let Err(panic) = run {
             eprintln!("seed {seed} failed; {SEED}={seed} replays it");
             resume_unwind(panic);
         }
+    }
+}
+
+/// As [`for_each_seed`], with a thread of its own for each seed: what a thread keeps, such as the
+/// buffers that connections share, is then the same for a seed whatever ran before it.
+///
+/// # Panics
+/// As [`for_each_seed`] does.
+pub fn simulate(seeds: Range<u64>, test: impl Fn(&mut Random) + Sync) {
+    for_each_seed(seeds, |random| {
+        let run = thread::scope(|scope| scope.spawn(|| test(random)).join());
+        if let Err(panic) = run {
+            resume_unwind(panic);
+        }
+    });
+}
+
+/// The seeds that the environment asks for, or else those that the test does.
+fn chosen(seeds: Range<u64>, variable: impl Fn(&str) -> Option<String>) -> Range<u64> {
+    let number = |name: &str, text: &str| -> u64 {
+        let number = text.trim().parse();
+        number.unwrap_or_else(|_| panic!("{name} must be made of numbers, it has {text:?}"))
+    };
+    if let Some(seed) = variable(SEED) {
+        let seed = number(SEED, &seed);
+        return seed..seed + 1;
+    }
+    let Some(range) = variable(SEEDS) else {
+        return seeds;
+    };
+    match range.split_once("..") {
+        Some((start, end)) => number(SEEDS, start)..number(SEEDS, end),
+        None => 0..number(SEEDS, &range),
     }
 }
 
@@ -149,5 +181,32 @@ mod tests {
         }));
         assert!(run.is_err());
         assert_eq!(ran, [3, 4, 5]);
+    }
+
+    #[test]
+    fn the_environment_may_choose_the_seeds() {
+        let with = |name: &'static str, value: &'static str| {
+            chosen(3..9, move |asked| (asked == name).then(|| value.to_owned()))
+        };
+        assert_eq!(with("OTHER", "1"), 3..9);
+        assert_eq!(with(SEED, "77"), 77..78);
+        assert_eq!(with(SEEDS, "500"), 0..500);
+        assert_eq!(with(SEEDS, "20..30"), 20..30);
+        assert!(catch_unwind(|| with(SEEDS, "many")).is_err());
+    }
+
+    #[test]
+    fn each_simulated_seed_has_a_thread_of_its_own() {
+        thread_local! {
+            static USED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+        }
+        let ran = std::sync::atomic::AtomicU32::new(0);
+        simulate(0..3, |_| {
+            assert!(!USED.replace(true));
+            ran.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(ran.into_inner(), 3);
+        let failing = catch_unwind(|| simulate(0..3, |random| assert_ne!(random.seed(), 1)));
+        assert!(failing.is_err());
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use protosocket::{
-    Decoded, Decoder, Encoder, Host, HostContext, Input, Machine, Output, ReactorStatus, Rejected,
-    Room, SendBuffer,
+    DecodeError, Decoded, Decoder, Encoder, Host, HostContext, Input, Machine, Output,
+    ReactorStatus, Rejected, Room, SendBuffer,
 };
 
 /// One end of an exchange.
@@ -28,7 +28,12 @@ pub struct MachineSide<M: Machine, H> {
     codec: M::Codec,
     inbound: BytesMut,
     outbound: SendBuffer,
+    /// The peer has finished sending, and the machine was told.
+    ended: bool,
 }
+
+/// Deadlines in a row that a machine may have without any time passing.
+const MANY_DEADLINES: usize = 10_000;
 
 impl<M: Machine, H: Host<M>> MachineSide<M, H> {
     /// One end at the instant `now`, with room for 64 KiB and 64 messages.
@@ -46,6 +51,7 @@ impl<M: Machine, H: Host<M>> MachineSide<M, H> {
             codec,
             inbound: BytesMut::new(),
             outbound: SendBuffer::new(),
+            ended: false,
         }
     }
 
@@ -65,9 +71,18 @@ impl<M: Machine, H: Host<M>> MachineSide<M, H> {
     }
 
     /// The time passes, and the machine hears of its deadlines one by one.
+    ///
+    /// # Panics
+    /// If the machine always has another deadline that has come.
     pub fn pass(&mut self, time: Duration) {
         let until = self.now + time;
+        let mut told = 0;
         while let Some(at) = self.machine.deadline().filter(|at| *at <= until) {
+            told = if at > self.now { 0 } else { told + 1 };
+            assert!(
+                told < MANY_DEADLINES,
+                "the deadline does not move on: {at:?}"
+            );
             self.now = self.now.max(at);
             let handled = self.with(M::handle_timeout);
             if self.note(handled).is_err() {
@@ -113,6 +128,68 @@ impl<M: Machine, H: Host<M>> MachineSide<M, H> {
 
     /// Pull what the machine has, and take up to `most` bytes of it off the send buffer.
     pub fn send(&mut self, most: usize) -> Bytes {
+        let taken = self.unsent(most);
+        self.sent(taken.len());
+        taken
+    }
+
+    /// Pull the machine's next message, encoded alone.
+    pub fn send_datagram(&mut self) -> Option<Bytes> {
+        let (Output::Bulk(message) | Output::Control(message)) = self.output()?;
+        self.machine.configure_codec(&mut self.codec);
+        Some(encoded(&mut self.codec, message))
+    }
+
+    /// One datagram arrives, which is one message. If it is less or more than that, the machine
+    /// hears of a decode error.
+    pub fn receive_datagram(&mut self, payload: &[u8]) {
+        if self.error.is_some() {
+            return;
+        }
+        self.machine.configure_codec(&mut self.codec);
+        let mut input = Input::from_slice(payload).ended(true);
+        let decoded = self.codec.decode(&mut input);
+        let left = input.len();
+        let error = match decoded {
+            Ok(Decoded::Message(message)) if left == 0 => {
+                let handled = self.with(|machine, now| machine.handle_inbound(now, message));
+                let _ = self.note(handled);
+                return;
+            }
+            Ok(Decoded::Message(_)) => DecodeError::malformed("bytes behind the message"),
+            Ok(Decoded::Need(_) | Decoded::Skip(_)) => DecodeError::Truncated { left },
+            Err(error) => error,
+        };
+        self.with(|machine, now| machine.handle_decode_error(now, &error));
+    }
+
+    /// The peer has finished sending. The machine is told once.
+    pub fn end_input(&mut self) {
+        if self.error.is_none() && !std::mem::replace(&mut self.ended, true) {
+            let handled = self.with(M::handle_end_of_input);
+            let _ = self.note(handled);
+        }
+    }
+
+    /// When the machine wants to be called, unless it has failed.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.machine.deadline().filter(|_| self.error.is_none())
+    }
+
+    /// Whether the machine takes more input.
+    pub(crate) fn can_hear(&self) -> bool {
+        !self.ended && self.error.is_none() && self.machine.wants_input()
+    }
+
+    /// Decode what was kept. Whether that was anything.
+    pub(crate) fn hear_kept(&mut self) -> bool {
+        let before = self.inbound.len();
+        self.resume();
+        self.inbound.len() != before
+    }
+
+    /// Pull what the machine has, and look at up to `most` bytes of it.
+    pub(crate) fn unsent(&mut self, most: usize) -> Bytes {
         while self.outbound.unsent_bytes() < most {
             let Some(Output::Bulk(message) | Output::Control(message)) = self.output() else {
                 break;
@@ -125,9 +202,12 @@ impl<M: Machine, H: Host<M>> MachineSide<M, H> {
         let mut slices = [IoSlice::new(&[]); 64];
         let filled = self.outbound.io_slices(&mut slices);
         let bytes = slices[..filled].iter().flat_map(|slice| slice.iter());
-        let taken: Bytes = bytes.copied().take(most).collect();
-        self.outbound.advance(taken.len());
-        taken
+        bytes.copied().take(most).collect()
+    }
+
+    /// Take so many of those bytes off the send buffer.
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.outbound.advance(count);
     }
 
     /// Whether the machine wants the connection to go on, and has not failed.
