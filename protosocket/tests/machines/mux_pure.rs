@@ -10,7 +10,9 @@ use crate::{
     hosts::{Client, Server, Service},
     mux::{Command, Config, Event, Mux, MuxError, Role},
 };
-use protosocket_testkit::{MachineSide, encoded};
+use protosocket_testkit::{
+    MachinePair, MachineSide, Random, Side, StreamConditions, encoded, for_each_seed,
+};
 
 fn client(now: Instant) -> MachineSide<Mux, Client> {
     let machine = Mux::new(Role::Client, Config::default());
@@ -251,11 +253,9 @@ struct Outcome {
     drained: bool,
 }
 
-/// Three streams are echoed, a fourth is cancelled, and the server says goodbye when it has seen
-/// the last one begin. `choose` says for each step who is to move, and how many bytes.
-fn exchange(mut choose: impl FnMut(usize) -> (bool, usize)) -> Outcome {
-    let now = Instant::now();
-    let (mut near, mut far) = (client(now), server(Service::Echo, now));
+/// A client with four streams, the last of which it has cancelled.
+fn opened(now: Instant) -> MachineSide<Mux, Client> {
+    let mut near = client(now);
     for stream in 1..=4 {
         near.command(Command::Open(stream)).unwrap();
         let size = 50 * stream as usize;
@@ -267,6 +267,14 @@ fn exchange(mut choose: impl FnMut(usize) -> (bool, usize)) -> Outcome {
         })
         .unwrap();
     }
+    near
+}
+
+/// Three streams are echoed, a fourth is cancelled, and the server says goodbye when it has seen
+/// the last one begin. `choose` says for each step who is to move, and how many bytes.
+fn exchange(mut choose: impl FnMut(usize) -> (bool, usize)) -> Outcome {
+    let now = Instant::now();
+    let (mut near, mut far) = (opened(now), server(Service::Echo, now));
     let mut said_goodbye = false;
     let mut quiet = 0;
     for step in 0.. {
@@ -293,6 +301,10 @@ fn exchange(mut choose: impl FnMut(usize) -> (bool, usize)) -> Outcome {
             break;
         }
     }
+    outcome(&near, &far)
+}
+
+fn outcome(near: &MachineSide<Mux, Client>, far: &MachineSide<Mux, Server>) -> Outcome {
     assert_eq!((near.error, far.error), (None, None));
     let notes = near.host.0.lock();
     let ends = |stream: u32| {
@@ -339,18 +351,45 @@ fn every_interleaving_of_small_moves_has_the_same_outcome() {
     }
 }
 
+/// As [`exchange`], through a stream that delays, slices and holds back as the seed has it.
+fn simulated_exchange(random: &mut Random) -> Outcome {
+    let now = Instant::now();
+    let conditions = StreamConditions::random(random);
+    let mut pair =
+        MachinePair::over_stream(opened(now), server(Service::Echo, now), conditions, random);
+    let third = |pair: &Pair| {
+        let notes = pair.server.host.log.lock();
+        notes.events.contains(&Event::Opened(3))
+    };
+    pair.run_until(third).unwrap();
+    pair.server.with(Mux::handle_drain);
+    // Less than the silence after which the peer is asked.
+    let side = *random.one_of(&[Side::Client, Side::Server]);
+    pair.stall_from(side);
+    pair.run_for(Duration::from_millis(random.below(4_000) as u64))
+        .unwrap();
+    pair.stall_from(side.other());
+    let heard = |pair: &Pair| {
+        let notes = pair.client.host.0.lock();
+        (1..=4)
+            .map(|stream| notes.received(stream).len())
+            .sum::<usize>()
+    };
+    pair.run_for(Duration::ZERO).unwrap();
+    let before = heard(&pair);
+    pair.run_for(Duration::from_millis(500)).unwrap();
+    assert_eq!(heard(&pair), before, "it was stalled");
+    pair.heal();
+    let over = |pair: &Pair| !pair.client.is_open() && !pair.server.is_open();
+    pair.run_until(over).unwrap();
+    outcome(&pair.client, &pair.server)
+}
+
+type Pair = MachinePair<Mux, Client, Mux, Server>;
+
 #[test]
-fn seeded_exchanges_of_uneven_chunks_have_the_same_outcome() {
-    for seed in 1_u64..=300 {
-        let mut state = seed;
-        let mut random = move || {
-            // An xorshift generator: enough to be uneven, and the same in every run.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
-        let outcome = exchange(|_| (random() % 2 == 0, 1 + (random() % 40) as usize));
-        assert_eq!(outcome, expected(), "seed {seed}");
-    }
+fn simulated_exchanges_have_the_same_outcome() {
+    for_each_seed(0..300, |random| {
+        assert_eq!(simulated_exchange(random), expected());
+    });
 }
