@@ -203,7 +203,8 @@ pub struct SendLimits {
     pub bulk_bytes: usize,
     /// Bulk limit, in messages.
     pub bulk_messages: usize,
-    /// What [`ReactorContext::send_control`] may use beyond the bulk limit, in bytes.
+    /// What [`ReactorContext::send_control`] may use beyond the bulk limit, and beyond the message
+    /// that exceeded it, in bytes.
     pub control_bytes: usize,
 }
 
@@ -239,7 +240,9 @@ impl SendLimits {
 
     #[inline]
     pub(crate) fn has_control_room(&self, buffer: &SendBuffer) -> bool {
-        buffer.unsent_bytes() < self.bulk_bytes.saturating_add(self.control_bytes)
+        // The message that went over the bulk limit uses nothing of the reserve, however large it
+        // is: two peers that send each other large messages must go on hearing each other.
+        buffer.unsent_bytes() < self.bulk_bytes || buffer.reserve_used() < self.control_bytes
     }
 }
 
@@ -365,7 +368,12 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         message: <C as Encoder>::Message,
     ) -> Result<(), SendError<<C as Encoder>::Message>> {
         if self.limits.has_control_room(self.send_buffer) {
-            Ok(self.send_buffer.encode(self.codec, message)?)
+            let unsent = self.send_buffer.unsent_bytes();
+            self.send_buffer.encode(self.codec, message)?;
+            if unsent >= self.limits.bulk_bytes {
+                self.send_buffer.use_reserve(unsent);
+            }
+            Ok(())
         } else {
             Err(self.refuse(message))
         }

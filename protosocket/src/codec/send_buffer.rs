@@ -35,6 +35,8 @@ pub struct SendBuffer {
     first: usize,
     /// Messages written to their end since the buffer was made.
     completed: u64,
+    /// Bytes that were appended beyond the bulk limit, less those that have left since.
+    reserve_used: usize,
 }
 
 #[derive(Debug)]
@@ -231,6 +233,19 @@ impl SendBuffer {
         filled
     }
 
+    /// How much of the control reserve is used, in bytes. What leaves gives back as much of it,
+    /// whatever it was: then what is unsent never exceeds the bulk limit by more than the reserve
+    /// and one message.
+    #[inline]
+    pub(crate) fn reserve_used(&self) -> usize {
+        self.reserve_used
+    }
+
+    /// Count what was appended beyond `unsent` bytes against the control reserve.
+    pub(crate) fn use_reserve(&mut self, unsent: usize) {
+        self.reserve_used += self.unsent_bytes().saturating_sub(unsent);
+    }
+
     /// Forget the first `count` unwritten bytes: they have left.
     ///
     /// # Panics
@@ -247,6 +262,7 @@ impl SendBuffer {
             self.clear();
             return;
         }
+        self.reserve_used = self.reserve_used.saturating_sub(count);
         self.complete_messages(count);
         let mut left = count;
         while left > 0 {
@@ -289,6 +305,7 @@ impl SendBuffer {
         self.segment_bytes = 0;
         self.messages.clear();
         self.first = 0;
+        self.reserve_used = 0;
     }
 
     /// Make the buffer of one connection fit for the next one.

@@ -18,7 +18,8 @@ use protosocket::{
 };
 
 use protosocket_testkit::{
-    Answer, ByHand, Framed, Opened, Raw, Setup, always, echo, frame, framed, silent,
+    Answer, ByHand, ConnectionPair, Endpoint, Framed, Network, Opened, Probe, Random, Raw, Setup,
+    Simulation, always, echo, frame, framed, silent,
 };
 
 /// Raw bytes out; inbound bytes are messages of one byte.
@@ -548,4 +549,72 @@ fn c10_work_that_writes_nothing_does_not_hold_the_thread() {
             }
         }
     }
+}
+
+#[test]
+fn what_exceeds_the_bulk_limit_uses_nothing_of_the_control_reserve() {
+    // Bulk of 100 bytes, 50 for control, and one message that is larger than both together.
+    let mut client = Setup::bulk(100).open(framed(), silent());
+    client.knobs.set_policy(InputPolicy::Multiplexing);
+    client.peer.set_window(0);
+    client.send(vec![7; 100_000].into());
+    client.settle();
+    client.peer.send(frame(b"you may send more"));
+    client.settle();
+    assert_eq!(client.knobs.received(), 1, "it goes on hearing");
+}
+
+#[test]
+fn two_multiplexing_peers_of_large_messages_never_wait_for_each_other() {
+    let mut random = Random::new(1);
+    let simulation = Simulation::new(&mut random);
+    let network = Network::new(&simulation, &mut random);
+    // No deadline helps them.
+    let limits = || Limits::client().write_timeout(None);
+    let ends = [(); 2].map(|()| {
+        let (probe, knobs) = Probe::new(silent());
+        knobs.set_policy(InputPolicy::Multiplexing);
+        (Endpoint::new(framed(), probe).limits(limits()), knobs)
+    });
+    let [(client, near), (server, far)] = ends;
+    let pair = ConnectionPair::open(&simulation, &network, client, server);
+    for _ in 0..20 {
+        for sender in [&pair.client.sender, &pair.server.sender] {
+            let sender = sender.as_ref().expect("it was just opened");
+            sender
+                .try_send(vec![1; 200 * 1024].into())
+                .expect("there is room");
+        }
+    }
+    let done = || near.received() == 20 && far.received() == 20;
+    simulation.run_until(done).unwrap();
+}
+
+#[test]
+fn the_control_reserve_is_bounded_and_given_back_by_what_leaves() {
+    let ack = Bytes::from_static(&[9; 20]);
+    let reply = ack.clone();
+    let answer: Answer<OneByte> = Box::new(move |context, _| {
+        assert!(context.has_control_room(), "it would not have been called");
+        context
+            .send_control(reply.clone())
+            .expect("there is a reserve");
+        ReactorStatus::Continue
+    });
+    let mut server = Setup::bulk(100).open(one_byte(), answer);
+    server.knobs.set_policy(InputPolicy::Multiplexing);
+    server.peer.set_window(0);
+    server.send(part(1, 1_000));
+    server.settle();
+    server.peer.send([0; 10]);
+    server.settle();
+    // 50 bytes of reserve take two acknowledgements and the one that goes over it.
+    assert_eq!(server.knobs.received(), 3);
+    server.peer.open_window(20);
+    server.settle();
+    assert_eq!(server.knobs.received(), 4);
+    server.peer.open_window(usize::MAX);
+    server.settle();
+    assert_eq!(server.knobs.received(), 10);
+    assert_eq!(server.peer.written_len(), 1_000 + 10 * ack.len());
 }
