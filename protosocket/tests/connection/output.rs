@@ -19,7 +19,7 @@ use protosocket::{
 
 use protosocket_testkit::{
     Answer, ByHand, ConnectionPair, Endpoint, Framed, Network, Opened, Probe, Random, Raw, Setup,
-    Simulation, always, echo, frame, framed, silent,
+    Simulation, StreamEvent, always, echo, frame, framed, silent,
 };
 
 /// Raw bytes out; inbound bytes are messages of one byte.
@@ -617,4 +617,22 @@ fn the_control_reserve_is_bounded_and_given_back_by_what_leaves() {
     server.settle();
     assert_eq!(server.knobs.received(), 10);
     assert_eq!(server.peer.written_len(), 1_000 + 10 * ack.len());
+}
+
+#[test]
+fn a_connection_that_is_dropped_before_its_flush_is_done_resets_its_stream() {
+    let server = |holds: bool| {
+        let mut server = Setup::default().open(framed(), silent());
+        if holds {
+            server.peer.hold_flush();
+        }
+        server.send(Bytes::from_static(b"written"));
+        server.settle();
+        assert!(server.peer.written_len() > 0);
+        let peer = server.peer.clone();
+        drop(server.connection.into_observer());
+        peer.saw(StreamEvent::Abort)
+    };
+    assert!(server(true), "a stream that buffers has lost it");
+    assert!(!server(false), "everything has been sent");
 }

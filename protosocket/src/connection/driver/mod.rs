@@ -293,8 +293,9 @@ where
         }
         self.stats.unsent += self.outbound.close_and_drop() as u64;
         self.stats.unanswered = self.unanswered();
-        if matches!(reason, CloseReason::Dropped) && self.stats.unsent > 0 {
-            // The peer must not take what it has got for everything.
+        if matches!(reason, CloseReason::Dropped) && (self.stats.unsent > 0 || self.unflushed) {
+            // The peer must not take what it has got for everything. What was not flushed may be
+            // gone with the stream, such as a TLS record that was never written.
             (self.stream.abort)(&mut self.stream.stream);
         }
         if let Some(handle) = &self.handle {
