@@ -234,8 +234,8 @@ impl SendBuffer {
     }
 
     /// How much of the control reserve is used, in bytes. What leaves gives back as much of it,
-    /// whatever it was: then what is unsent never exceeds the bulk limit by more than the reserve
-    /// and one message.
+    /// whatever it was: then what is unsent never exceeds the bulk limit by more than one message,
+    /// the reserve, and the message that exceeds that.
     #[inline]
     pub(crate) fn reserve_used(&self) -> usize {
         self.reserve_used
