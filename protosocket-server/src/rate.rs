@@ -12,6 +12,9 @@ const MOST_ADDRESSES: usize = 65_536;
 /// Forgetting is not worth the while below so many.
 const FEW_ADDRESSES: usize = 1024;
 
+/// How often those that are full are looked for while no more can be remembered.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+
 /// The part of an address that stands for one client.
 ///
 /// An IPv4 address written as IPv6 is still the same. A host with IPv6 is given 2^64 addresses, and
@@ -39,6 +42,8 @@ pub(crate) struct Buckets {
     full_at: HashMap<IpAddr, Instant>,
     /// How many there may be before those that are full are looked for.
     sweep_at: usize,
+    /// When they were looked for last.
+    swept: Option<Instant>,
 }
 
 impl Buckets {
@@ -59,13 +64,17 @@ impl Buckets {
         true
     }
 
-    /// Forget buckets that are full: O(1) for each connection, in the mean.
+    /// Forget buckets that are full: O(1) for each connection, in the mean, and a few times a second
+    /// at the limit, where the number grows no more.
     fn make_room(&mut self, now: Instant) {
-        if self.full_at.len() < self.sweep_at.max(FEW_ADDRESSES) {
+        let has_grown = self.full_at.len() >= self.sweep_at.max(FEW_ADDRESSES);
+        let is_full = self.full_at.len() >= MOST_ADDRESSES
+            && self.swept.is_none_or(|at| now >= at + SWEEP_EVERY);
+        if !has_grown && !is_full {
             return;
         }
         self.full_at.retain(|_, full_at| *full_at > now);
-        // At the limit there is nothing to be found for a while.
+        self.swept = Some(now);
         self.sweep_at = self.full_at.len() * 2;
         if self.full_at.len() < FEW_ADDRESSES {
             self.full_at.shrink_to(FEW_ADDRESSES);
@@ -119,6 +128,20 @@ mod tests {
             assert!(buckets.take(RATE, address(number), now));
         }
         assert!(buckets.full_at.len() <= MOST_ADDRESSES);
+    }
+
+    #[test]
+    fn f20_a_crowd_that_has_gone_is_forgotten_and_the_rate_holds_again() {
+        let mut buckets = Buckets::default();
+        let begin = Instant::now();
+        for number in 0..100_000 {
+            assert!(buckets.take(RATE, address(number), begin));
+        }
+        let later = begin + Duration::from_secs(3_600);
+        let mut take = || buckets.take(RATE, address(1_000_000), later);
+        assert!(take() && take() && take());
+        assert!(!take(), "it is remembered");
+        assert_eq!(buckets.full_at.len(), 1);
     }
 
     #[test]
