@@ -247,7 +247,7 @@ impl Limits {
     }
 
     /// Instants further away than this cannot be added up without care.
-    const MAX_TIMEOUT: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+    pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 }
 
 impl Default for Limits {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{ConfigError, jitter::Jitter};
+use crate::{ConfigError, Limits, jitter::Jitter};
 
 /// How long to wait before something that failed is tried again: exponential, with full jitter.
 ///
@@ -61,10 +61,14 @@ impl Backoff {
     /// Refuse what cannot work.
     ///
     /// # Errors
-    /// The caller is to blame: a bound is zero, or the first is above the longest.
+    /// The caller is to blame: a bound is zero or above ten years, or the first is above the
+    /// longest.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.first.is_zero() {
             return Err(ConfigError::new("backoff.first", "must not be zero"));
+        }
+        if self.longest > Limits::MAX_TIMEOUT {
+            return Err(ConfigError::new("backoff.longest", "is above ten years"));
         }
         if self.first > self.longest {
             return Err(ConfigError::new(
@@ -180,7 +184,9 @@ mod tests {
     fn nonsense_is_refused_by_name() {
         let zero = Backoff::new().first(Duration::ZERO).validate().unwrap_err();
         let upside_down = Backoff::new().longest(Duration::from_millis(1)).validate();
+        let endless = Backoff::new().longest(Duration::MAX).validate();
         assert!(zero.to_string().starts_with("backoff.first"));
+        assert!(endless.unwrap_err().to_string().contains("ten years"));
         assert!(upside_down.unwrap_err().to_string().contains("longest"));
         assert_eq!(Backoff::new().validate(), Ok(()));
     }
