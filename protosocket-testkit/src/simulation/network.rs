@@ -46,6 +46,7 @@ struct Shared {
     links: Vec<LinkHandle>,
     connects: u64,
     clients: u32,
+    listeners: u64,
 }
 
 #[derive(Default)]
@@ -64,9 +65,19 @@ struct HostState {
 
 #[derive(Default)]
 struct ListenerState {
+    /// Which [`SimListener`] it belongs to.
+    number: u64,
     queue: VecDeque<(SimStream, PeerAddress)>,
     errors: VecDeque<io::Error>,
     waker: Option<Waker>,
+}
+
+impl ListenerState {
+    fn reset_waiting(self) {
+        for (mut stream, _) in self.queue {
+            protosocket::Transport::abort(&mut stream);
+        }
+    }
 }
 
 impl Network {
@@ -82,6 +93,7 @@ impl Network {
                 links: Vec::new(),
                 connects: 0,
                 clients: 0,
+                listeners: 0,
             })),
         }
     }
@@ -96,13 +108,23 @@ impl Network {
         self.lock().handshake = takes;
     }
 
-    /// Listen under `name`, in place of whoever did before.
+    /// Listen under `name`, in place of whoever did before: who waited there is reset, and the
+    /// listener that was replaced accepts nobody any more.
     pub fn listener(&self, name: &str) -> SimListener {
-        let replaced = self.with_host(name, |host| host.listener.replace(ListenerState::default()));
-        drop(replaced);
+        let mut shared = self.lock();
+        shared.listeners += 1;
+        let number = shared.listeners;
+        drop(shared);
+        let state = ListenerState {
+            number,
+            ..ListenerState::default()
+        };
+        let replaced = self.with_host(name, |host| host.listener.replace(state));
+        replaced.into_iter().for_each(ListenerState::reset_waiting);
         SimListener {
             shared: self.shared.clone(),
             name: name.to_owned(),
+            number,
         }
     }
 
@@ -232,6 +254,7 @@ impl fmt::Debug for Network {
 pub struct SimListener {
     shared: Arc<Mutex<Shared>>,
     name: String,
+    number: u64,
 }
 
 impl SocketListener for SimListener {
@@ -244,7 +267,10 @@ impl SocketListener for SimListener {
         let host = shared.hosts.get_mut(&self.name);
         let listener = host
             .and_then(|host| host.listener.as_mut())
-            .expect("it is there for as long as its listener");
+            .filter(|listener| listener.number == self.number);
+        let Some(listener) = listener else {
+            return Poll::Pending;
+        };
         if let Some(error) = listener.errors.pop_front() {
             return Poll::Ready(Err(error));
         }
@@ -269,11 +295,11 @@ impl Drop for SimListener {
     fn drop(&mut self) {
         let mut shared = lock(&self.shared);
         let host = shared.hosts.get_mut(&self.name);
-        let listener = host.and_then(|host| host.listener.take());
+        let number = self.number;
+        let own = |listener: &mut ListenerState| listener.number == number;
+        let listener = host.and_then(|host| host.listener.take_if(own));
         drop(shared);
-        for (mut stream, _) in listener.into_iter().flat_map(|listener| listener.queue) {
-            protosocket::Transport::abort(&mut stream);
-        }
+        listener.into_iter().for_each(ListenerState::reset_waiting);
     }
 }
 

@@ -212,3 +212,23 @@ fn listeners_accept_refuse_and_fail_as_they_are_told() {
     assert!(late.unwrap().is_err());
     assert_eq!(network.connects(), 4);
 }
+
+#[test]
+fn a_listener_that_was_replaced_takes_nothing_along() {
+    let mut random = Random::new(1);
+    let (simulation, network) = world(&mut random);
+    let old = network.listener("server");
+    let connector = network.connector("server");
+    let waiting = simulation.block_on(async move { connector.connect().await });
+    let waiting = waiting.unwrap().expect("somebody listens");
+    let mut new = network.listener("server");
+    let (_, end) = simulation.block_on(read_all(waiting)).unwrap();
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    drop(old);
+    let connector = network.connector("server");
+    let accepted = simulation.spawn("server", async move { accept(&mut new).await });
+    let connected = simulation.block_on(async move { connector.connect().await });
+    assert!(connected.unwrap().is_ok());
+    simulation.run().unwrap();
+    assert!(accepted.take().is_some());
+}
