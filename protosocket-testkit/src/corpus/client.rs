@@ -47,6 +47,17 @@ impl Corpus {
     where
         F: Future + 'static,
     {
+        self.run_collecting(move |setup| (client(setup), None))
+    }
+
+    /// As [`run_client`](Self::run_client), with a look at the messages of clients that keep them.
+    fn run_collecting<F>(
+        &self,
+        client: impl Fn(ClientSetup) -> (F, Option<Received>) + Send + 'static,
+    ) -> Report
+    where
+        F: Future + 'static,
+    {
         let cases: Vec<Case> = self.at(Level::Client).cloned().collect();
         let patience = self.patience;
         watched(Level::Client, patience, move |watch| {
@@ -68,26 +79,33 @@ impl Corpus {
         C: Codec + 'static,
     {
         let describe: Describe<C> = Arc::new(describe);
-        self.run_client(move |setup| {
+        self.run_collecting(move |setup| {
             let codec = codec(&setup.case);
             let describe = describe.clone();
-            async move {
+            let received = Received::default();
+            let kept = received.clone();
+            let client = async move {
                 let stream = TcpConnector::new(setup.address).connect().await;
                 let stream = stream.expect("the hostile server listens");
                 let (sender, outbound) = channel(1);
                 let reactor = Collect {
                     describe,
-                    received: Received::default(),
+                    received,
                     open: Some(sender),
                 };
                 Connection::over(stream, codec, reactor, outbound, &setup.config).await
-            }
+            };
+            (client, Some(kept))
         })
     }
 }
 
-async fn run<F>(watch: &Watch, case: &Case, patience: Duration, client: &impl Fn(ClientSetup) -> F)
-where
+async fn run<F>(
+    watch: &Watch,
+    case: &Case,
+    patience: Duration,
+    client: &impl Fn(ClientSetup) -> (F, Option<Received>),
+) where
     F: Future + 'static,
 {
     let (address, served) = healthy();
@@ -110,7 +128,7 @@ where
 async fn attack<F>(
     case: &Case,
     script: &[Step],
-    client: &impl Fn(ClientSetup) -> F,
+    client: &impl Fn(ClientSetup) -> (F, Option<Received>),
     patience: Duration,
 ) -> Result<(), String>
 where
@@ -121,11 +139,12 @@ where
     let config = config.map_err(|error| error.to_string())?;
     let (listener, address) =
         listen(case.receive_buffer).map_err(|error| format!("no port to listen on: {error}"))?;
-    let client = tokio::task::spawn_local(client(ClientSetup {
+    let (client, received) = client(ClientSetup {
         case: case.clone(),
         address,
         config: config.with_observer(observer.clone()),
-    }));
+    });
+    let client = tokio::task::spawn_local(client);
     let accepted = timeout(patience, listener.accept()).await;
     let accepted = accepted.map_err(|_| "the client does not connect".to_owned())?;
     let (stream, _) = accepted.map_err(|error| format!("accepting failed: {error}"))?;
@@ -137,7 +156,13 @@ where
     let mut player = Player::new(stream);
     let ended = play_to_end(&mut player, script, observer.of(address), patience).await;
     client.abort();
-    case.expect.check(&ended?, None)
+    let received = received.as_ref().map(|received| {
+        received
+            .lock()
+            .expect("no code that panics runs under it")
+            .clone()
+    });
+    case.expect.check(&ended?, received.as_deref())
 }
 
 fn listen(receive_buffer: Option<usize>) -> std::io::Result<(tokio::net::TcpListener, SocketAddr)> {

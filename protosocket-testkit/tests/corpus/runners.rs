@@ -74,6 +74,13 @@ fn a_wrong_expectation_is_seen_at_every_level() {
     }
 }
 
+#[test]
+fn other_messages_are_seen_where_messages_can_be_looked_at() {
+    let text = RIGHT.replace("[\"one\", \"two\"]", "[\"one\", \"too\"]");
+    fails(&one(&text).run_decoder(lines, line), "messages");
+    fails(&one(&text).run_codec_client(lines, line), "messages");
+}
+
 /// Takes all that it is shown for one line.
 struct Greedy;
 
