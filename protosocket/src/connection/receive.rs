@@ -166,7 +166,7 @@ impl ReceiveBuffer {
         if self.kept.capacity() - len < missing.min(LARGE) {
             // LIMIT: as much again as has arrived, or what the last reads have filled.
             let step = len.max(self.chunk.clamp(LARGE, chunk.max(LARGE)));
-            if self.need > chunk && missing <= step && !self.fitted {
+            if self.need > len.max(chunk) && missing <= step && !self.fitted {
                 // The rest of the message fits: make room for exactly it, not for a doubling. Once
                 // for a message: a decoder that does not know the length asks for one byte more
                 // each time, and would have all of them moved for each.
@@ -179,6 +179,7 @@ impl ReceiveBuffer {
             }
         }
         let spare = limit.min(self.kept.capacity() - len);
+        debug_assert!(spare > 0, "a read into nothing would look like the end");
         let mut target = (&mut self.kept).limit(spare);
         let stream = Pin::new(stream);
         let count = ready!(tokio_util::io::poll_read_buf(stream, cx, &mut target))?;

@@ -387,6 +387,33 @@ fn a_large_message_is_paused_and_resumed_in_the_middle() {
 }
 
 #[test]
+fn a_message_that_is_completed_while_paused_is_not_taken_for_the_end() {
+    for chunk in [1, 1000, 256 * 1024] {
+        // How much room is left behind the first message depends on its size.
+        for large in (17_000..60_000).step_by(500) {
+            let limits = Limits::server().receive_chunk(chunk);
+            let mut server = Setup::limits(limits).open(framed(), silent());
+            let second = frame(&[2; 5000]);
+            server.peer.send(frame(&vec![1; large]));
+            server.peer.send(&second[..100]);
+            server.settle();
+            server.knobs.set_ready(false);
+            server.peer.send(&second[100..]);
+            server.settle();
+            server.peer.send(frame(b"third"));
+            server.settle();
+            server.knobs.set_ready(true);
+            server.settle();
+            assert_eq!(
+                (server.knobs.received(), server.connection.is_ended()),
+                (3, false),
+                "{large} bytes in chunks of {chunk}"
+            );
+        }
+    }
+}
+
+#[test]
 fn d5_a_decoder_that_finds_messages_in_nothing_after_the_end_is_an_error() {
     let decoder = ByHand::new(|input| Ok(Decoded::Need(input.len() + 1))).at_end(|_| Ok(Some(())));
     let mut server = by_hand(Setup::default(), decoder);
