@@ -39,10 +39,19 @@ const AGED: Duration = Duration::from_secs(3);
 enum Mood {
     /// Nothing fails and nobody interferes: everything must be delivered and answered.
     Calm,
+    /// The network stalls, and nothing else is wrong: it is all only later.
+    Stalled,
     /// The owners drain, abort, drop, panic and disconnect.
     Busy,
     /// The network stalls and resets as well.
     Hostile,
+}
+
+impl Mood {
+    /// Whether everything must be delivered and answered, and both must live until they are done.
+    fn is_fair(self) -> bool {
+        matches!(self, Self::Calm | Self::Stalled)
+    }
 }
 
 struct World {
@@ -106,7 +115,14 @@ fn policy(random: &mut Random) -> InputPolicy {
 
 impl World {
     fn new(mut random: Random) -> Self {
-        let mood = *random.one_of(&[Mood::Calm, Mood::Busy, Mood::Hostile, Mood::Hostile]);
+        let moods = [
+            Mood::Calm,
+            Mood::Stalled,
+            Mood::Busy,
+            Mood::Hostile,
+            Mood::Hostile,
+        ];
+        let mood = *random.one_of(&moods);
         let spurious = if random.per_mille(100) { 200 } else { 0 };
         let simulation = Simulation::new(&mut random)
             .horizon(Duration::from_secs(3600))
@@ -143,7 +159,7 @@ impl World {
     }
 
     fn limits(&mut self, server: bool, deadlocks: bool) -> (Limits, Given, SendLimits) {
-        let calm = self.mood == Mood::Calm;
+        let calm = self.mood.is_fair();
         let linger = Duration::from_millis(*self.random.one_of(&[1, 50, 2_000]));
         let mut given = Given {
             linger: self.random.per_mille(900).then_some(linger),
@@ -185,7 +201,7 @@ impl World {
         server: bool,
         ample: bool,
     ) -> Habits {
-        let calm = self.mood == Mood::Calm;
+        let calm = self.mood.is_fair();
         let random = &mut self.random;
         let statuses = [
             ReactorStatus::Disconnect,
@@ -245,7 +261,7 @@ impl World {
         let awaits = habits.awaits;
         let random = &mut self.random;
         let mut panics = Panics::default();
-        if self.mood != Mood::Calm && random.per_mille(100) {
+        if !self.mood.is_fair() && random.per_mille(100) {
             let at = random.below(40) as u32;
             match random.below(3) {
                 0 => panics.in_decode = Some(at),
@@ -301,11 +317,11 @@ fn life(random: &mut Random) -> (u64, Duration) {
         let pair = [policy(&mut world.random), policy(&mut world.random)];
         // Two that answer before they listen may wait for each other for ever: their owners have
         // been told to set a deadline.
-        if world.mood != Mood::Calm || pair.contains(&InputPolicy::Multiplexing) {
+        if !world.mood.is_fair() || pair.contains(&InputPolicy::Multiplexing) {
             break pair;
         }
     };
-    let risky = world.mood != Mood::Calm && world.random.per_mille(300);
+    let risky = !world.mood.is_fair() && world.random.per_mille(300);
     let deadlocks = risky || !policies.contains(&InputPolicy::Multiplexing);
     let ledgers = [SharedLedger::default(), SharedLedger::default()];
     let toward = |side: Side| match side {
@@ -343,7 +359,11 @@ fn life(random: &mut Random) -> (u64, Duration) {
         .simulation
         .spawn_background("patience", timer.sleep_until(patience));
     world.simulation.run_until(at_rest).unwrap();
-    world.probe(&mut ones);
+    let probed = world.probe(&mut ones);
+    assert!(
+        probed || !world.mood.is_fair(),
+        "the network was healed, and they have not come to rest"
+    );
     for one in &mut ones {
         one.running.sender = None;
     }
@@ -352,7 +372,7 @@ fn life(random: &mut Random) -> (u64, Duration) {
     let took = world.simulation.now() - healed;
     assert!(took <= ENDS_WITHIN, "it took {took:?} to end");
 
-    let calm = world.mood == Mood::Calm;
+    let calm = world.mood.is_fair();
     let ends = ones.each_ref().map(|one| one.running.task.take());
     for (one, end) in ones.iter().zip(&ends) {
         one.check(end.as_ref(), &link, opened, calm);
@@ -401,7 +421,7 @@ impl World {
                 origin,
                 said: said.clone(),
                 max_size: parts.max_size,
-                rare: self.mood != Mood::Calm,
+                rare: !self.mood.is_fair(),
                 stop: stop.clone(),
             };
             let count = self.random.below_one_of(&[1, 20, 120]);
@@ -427,15 +447,13 @@ impl World {
 
     /// Plan what owners and network do.
     fn interfere(&mut self, ones: &[One; 2], link: &LinkHandle) {
-        if self.mood == Mood::Calm {
-            return;
-        }
+        let owners = matches!(self.mood, Mood::Busy | Mood::Hostile);
         for one in ones {
-            if self.random.per_mille(450) {
+            if owners && self.random.per_mille(450) {
                 self.own(one);
             }
         }
-        if self.mood == Mood::Hostile {
+        if matches!(self.mood, Mood::Stalled | Mood::Hostile) {
             for _ in 0..self.random.within(1..3) {
                 self.harm(link.clone());
             }
@@ -483,7 +501,11 @@ impl World {
         let bytes = self.random.below_one_of(&[30, 1000, 100_000]) as u64;
         let side = *self.random.one_of(&[Side::Client, Side::Server]);
         let simulation = self.simulation.handle();
-        let what = self.random.below(6);
+        // The first two are resets.
+        let what = match self.mood {
+            Mood::Stalled => self.random.within(2..6),
+            _ => self.random.below(6),
+        };
         let peace = self.peace.clone();
         self.simulation.spawn_background("network", async move {
             simulation.sleep(at).await;
@@ -503,8 +525,8 @@ impl World {
         });
     }
 
-    /// What is asked on connections that have survived is answered.
-    fn probe(&mut self, ones: &mut [One; 2]) {
+    /// What is asked on connections that have survived is answered. Whether they have.
+    fn probe(&mut self, ones: &mut [One; 2]) -> bool {
         let alive = |one: &One| {
             let seen = one.seen.borrow();
             !one.running.task.is_finished()
@@ -516,7 +538,7 @@ impl World {
                 && one.done.get().drain.is_none()
         };
         if !ones.iter().all(alive) {
-            return;
+            return false;
         }
         for one in ones.iter_mut() {
             let Some(sender) = one.running.sender.clone() else {
@@ -558,6 +580,7 @@ impl World {
                 one.side
             );
         }
+        true
     }
 }
 
