@@ -105,8 +105,12 @@ impl Random {
 ///
 /// # Panics
 /// As `test` does, and if one of the two variables is not what it must be.
-pub fn for_each_seed(seeds: Range<u64>, mut test: impl FnMut(&mut Random)) {
-    for seed in chosen(seeds, |name| env::var(name).ok()) {
+pub fn for_each_seed(seeds: Range<u64>, test: impl FnMut(&mut Random)) {
+    run(chosen(seeds, |name| env::var(name).ok()), test);
+}
+
+fn run(seeds: Range<u64>, mut test: impl FnMut(&mut Random)) {
+    for seed in seeds {
         let run = catch_unwind(AssertUnwindSafe(|| test(&mut Random::new(seed))));
         if let Err(panic) = run {
             eprintln!("seed {seed} failed; {SEED}={seed} replays it");
@@ -121,12 +125,14 @@ pub fn for_each_seed(seeds: Range<u64>, mut test: impl FnMut(&mut Random)) {
 /// # Panics
 /// As [`for_each_seed`] does.
 pub fn simulate(seeds: Range<u64>, test: impl Fn(&mut Random) + Sync) {
-    for_each_seed(seeds, |random| {
-        let run = thread::scope(|scope| scope.spawn(|| test(random)).join());
-        if let Err(panic) = run {
-            resume_unwind(panic);
-        }
-    });
+    for_each_seed(seeds, |random| in_a_thread(random, &test));
+}
+
+fn in_a_thread(random: &mut Random, test: impl Fn(&mut Random) + Sync) {
+    let run = thread::scope(|scope| scope.spawn(|| test(random)).join());
+    if let Err(panic) = run {
+        resume_unwind(panic);
+    }
 }
 
 /// The seeds that the environment asks for, or else those that the test does.
@@ -174,7 +180,7 @@ mod tests {
     fn a_seed_that_fails_stops_the_run() {
         let mut ran = Vec::new();
         let run = catch_unwind(AssertUnwindSafe(|| {
-            for_each_seed(3..9, |random| {
+            super::run(3..9, |random| {
                 ran.push(random.seed());
                 assert_ne!(random.seed(), 5);
             });
@@ -201,12 +207,16 @@ mod tests {
             static USED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
         }
         let ran = std::sync::atomic::AtomicU32::new(0);
-        simulate(0..3, |_| {
+        let test = |_: &mut Random| {
             assert!(!USED.replace(true));
             ran.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        });
+        };
+        super::run(0..3, |random| in_a_thread(random, test));
         assert_eq!(ran.into_inner(), 3);
-        let failing = catch_unwind(|| simulate(0..3, |random| assert_ne!(random.seed(), 1)));
+        let failing = catch_unwind(|| {
+            let test = |random: &mut Random| assert_ne!(random.seed(), 1);
+            super::run(0..3, |random| in_a_thread(random, test));
+        });
         assert!(failing.is_err());
     }
 }

@@ -54,8 +54,9 @@ impl World {
 
 #[test]
 fn c19_an_outage_of_a_minute_costs_few_attempts_and_is_over_within_the_longest_delay() {
-    let mut all = 0;
+    let (mut all, mut ran) = (0, 0);
     for_each_seed(0..500, |random| {
+        ran += 1;
         let mut world = World::new(random);
         let mut reconnect = world.reconnect();
         let connected = world.simulation.spawn("client", async move {
@@ -74,9 +75,10 @@ fn c19_an_outage_of_a_minute_costs_few_attempts_and_is_over_within_the_longest_d
             .unwrap();
         assert!(world.simulation.elapsed() <= OUTAGE + Duration::from_secs(30) + 2 * ROUND_TRIP);
     });
+    // One seed that is replayed says nothing about all of them.
     assert!(
-        (11 * 500..14 * 500).contains(&all),
-        "{all} attempts in 500 outages"
+        ran < 500 || (11 * ran..14 * ran).contains(&all),
+        "{all} attempts in {ran} outages"
     );
 }
 
@@ -133,8 +135,9 @@ fn c19_attempts_that_are_exhausted_name_the_last_error() {
 
 #[test]
 fn only_the_first_attempt_of_all_is_made_at_once() {
-    let mut waited = 0;
+    let (mut waited, mut ran) = (0, 0);
     for_each_seed(0..50, |random| {
+        ran += 1;
         let mut world = World::new(random);
         let _listener = world.listener();
         let mut reconnect = world.reconnect();
@@ -151,7 +154,7 @@ fn only_the_first_attempt_of_all_is_made_at_once() {
         assert!(delay <= Duration::from_millis(50), "{delay:?}");
         waited += usize::from(delay > Duration::from_millis(1));
     });
-    assert!(waited > 40, "{waited} of 50 waited");
+    assert!(ran < 50 || waited > ran * 4 / 5, "{waited} of {ran} waited");
 }
 
 /// The bound of the delays after so many connections that were opened, and what was done with them.
