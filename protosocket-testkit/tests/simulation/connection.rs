@@ -598,7 +598,7 @@ impl One {
 
     /// Whoever ended in order while the peer was still writing has waited for it, so that the
     /// peer's kernel does not throw away what it was sent.
-    fn check_linger(&self, link: &LinkHandle, reason: &str) {
+    fn check_linger(&self, link: &LinkHandle, opened: Instant, reason: &str) {
         let rude = [ResetCause::Late(self.side), ResetCause::Unread(self.side)];
         let (Some(linger), Some(finished)) = (self.limits.linger, link.finished_at(self.side))
         else {
@@ -606,8 +606,10 @@ impl One {
         };
         let ended = self.seen.borrow().ended_at;
         let waited = ended.is_some_and(|at| at >= finished + linger);
-        // A drain's deadline cuts the wait short, as an abort does.
-        let cut = self.done.get().drain.is_some_and(|at| ended >= Some(at));
+        // A drain's deadline cuts the wait short, as an abort does; an age begins a drain.
+        let aged = self.limits.age.map(|age| opened + age + AGED);
+        let mut cuts = [self.done.get().drain, aged].into_iter().flatten();
+        let cut = cuts.any(|at| ended >= Some(at));
         if link
             .reset_cause()
             .is_some_and(|cause| rude.contains(&cause))
@@ -710,7 +712,7 @@ impl One {
         if matches!(reason, "end_of_input" | "no_senders" | "drained" | "age") {
             assert_eq!(stats.unanswered, 0, "the {side:?} ended by {reason}");
         }
-        self.check_linger(link, reason);
+        self.check_linger(link, opened, reason);
         let graceful = matches!(
             reason,
             "end_of_input" | "no_senders" | "disconnect" | "drained" | "age"
