@@ -1,5 +1,5 @@
-//! The program `soak` from outside: its arguments, its exit codes, its report, and that each of its
-//! judgements can go against a server.
+//! The program `soak` from outside: its arguments, its exit codes, its report, and that a server that
+//! leaks, loses, stands still or dies is caught.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -75,7 +75,7 @@ fn bad_arguments_are_told_and_exit_with_two() {
         (&["walk"][..], "open churn drain descriptors flood mixed"),
         (&["--fast"], "--fast"),
         (&["open", "--seed", "many"], "many"),
-        (&["--sabotage", "all"], "leak, lose, stall"),
+        (&["--sabotage", "all"], "leak, lose, stall, die"),
         (&["serve", "--descriptors"], "missing argument"),
     ] {
         let output = soak(arguments);
@@ -161,6 +161,23 @@ fn a_server_that_loses_an_answer_is_caught() {
 #[test]
 fn a_server_that_stands_still_is_caught() {
     expect_broken("stall", &["mixed", "--sabotage", "stall"], "canary p99");
+}
+
+/// The server has died: that is no fault of the system, and the report is about this run.
+#[test]
+fn a_server_that_dies_has_not_held() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dies.json");
+    fs::write(&file, r#"{"held": true}"#).expect("a report from before");
+    let path = file.to_str().expect("a path in UTF-8");
+    let output = soak(&["churn", "--tiny", "--sabotage", "die", "--json", path]);
+    assert_eq!(output.status.code(), Some(NOT_HELD), "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("churn: NOT HELD"), "{table}");
+    assert!(table.contains("it ended early"), "{table}");
+    assert!(table.contains("seed"), "{table}");
+    let report = fs::read(&file).expect("a report");
+    let report: Value = serde_json::from_slice(&report).expect("JSON");
+    assert_eq!(report["held"], false);
 }
 
 #[test]

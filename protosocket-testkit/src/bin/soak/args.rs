@@ -50,6 +50,8 @@ pub(crate) enum Sabotage {
     Lose,
     /// The threads of the server stand still now and then.
     Stall,
+    /// The server's process ends after some hundreds of echoes.
+    Die,
 }
 
 /// What a server is told when it is started.
@@ -140,13 +142,14 @@ impl Form {
 }
 
 impl Sabotage {
-    const ALL: [Self; 3] = [Self::Leak, Self::Lose, Self::Stall];
+    const ALL: [Self; 4] = [Self::Leak, Self::Lose, Self::Stall, Self::Die];
 
     fn name(self) -> &'static str {
         match self {
             Self::Leak => "leak",
             Self::Lose => "lose",
             Self::Stall => "stall",
+            Self::Die => "die",
         }
     }
 }
@@ -279,7 +282,7 @@ mod tests {
             ("walk", "some of: open"),
             ("--json", "missing argument"),
             ("--seed many", "many"),
-            ("--sabotage all", "leak, lose, stall"),
+            ("--sabotage all", "leak, lose, stall, die"),
             ("--fast", "--fast"),
             ("serve now", "now"),
         ] {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Bytes of a process that are in memory.
@@ -44,6 +45,22 @@ pub(crate) fn lower_descriptor_limit(descriptors: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
+/// An error that says what this system lacks.
+pub(crate) fn lack(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, what)
+}
+
+/// Whether an error is about what this system, or this process, has too little of: nothing that a
+/// server is to blame for.
+pub(crate) fn is_lack(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    let code = error.raw_os_error();
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse
+    ) || code.is_some_and(|code| exhausted.contains(&code))
+}
+
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
@@ -60,6 +77,22 @@ mod tests {
         assert_eq!(kibibytes(rollup, "Rss:"), Some(2316 << 10));
         assert_eq!(kibibytes("Pss: 300 kB", "Rss:"), None);
         assert_eq!(kibibytes("Rss: many kB", "Rss:"), None);
+    }
+
+    #[test]
+    fn only_what_this_system_lacks_is_its_fault() {
+        assert!(is_lack(&lack("of something".into())));
+        assert!(is_lack(&io::Error::from_raw_os_error(
+            Errno::MFILE.raw_os_error()
+        )));
+        for kind in [
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::UnexpectedEof,
+            io::ErrorKind::Other,
+        ] {
+            assert!(!is_lack(&kind.into()), "{kind}");
+        }
     }
 
     #[test]

@@ -75,26 +75,46 @@ fn execute(command: Command) -> io::Result<bool> {
 /// Runs the cases, and tells whether all held.
 fn run(plan: &Plan) -> io::Result<bool> {
     let json = plan.json.as_deref().map(open_for_later).transpose()?;
-    let context = Context::new(plan.form, plan.sabotage, plan.seed.unwrap_or_else(seed))?;
     let mut verdicts = Vec::new();
+    let ran = run_cases(plan, &mut verdicts);
+    // Whatever happened: what is in the file from before is not about this run.
+    if let Some(file) = json {
+        file.set_len(0)?;
+        let mut out = BufWriter::new(file);
+        verdict::write_json(plan.form.name(), ran.is_ok(), &verdicts, &mut out)?;
+        out.flush()?;
+    }
+    ran?;
+    Ok(verdicts.iter().all(Verdict::held))
+}
+
+/// # Errors
+///
+/// When the system lacks what a case needs; the verdicts are those of the cases before.
+fn run_cases(plan: &Plan, verdicts: &mut Vec<Verdict>) -> io::Result<()> {
+    let context = Context::new(plan.form, plan.sabotage, plan.seed.unwrap_or_else(seed))?;
     for case in &plan.cases {
         let begun = Instant::now();
         let mut verdict = Verdict::new(case.name, context.seed);
         if let Some(sabotage) = plan.sabotage {
             verdict.note(format!("the server is sabotaged: {sabotage:?}"));
         }
-        context.run(case, &mut verdict)?;
+        match context.run(case, &mut verdict) {
+            Err(error) if machine::is_lack(&error) => {
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!("{}: {error}", case.name),
+                ));
+            }
+            // A server that has died, or lets nobody in, has not held.
+            Err(error) => verdict.broke_off(&error),
+            Ok(()) => {}
+        }
         verdict.seconds = begun.elapsed().as_secs_f64();
         verdict::write_table(&verdict, &mut io::stdout().lock())?;
         verdicts.push(verdict);
     }
-    if let Some(file) = json {
-        file.set_len(0)?;
-        let mut out = BufWriter::new(file);
-        verdict::write_json(plan.form.name(), &verdicts, &mut out)?;
-        out.flush()?;
-    }
-    Ok(verdicts.iter().all(Verdict::held))
+    Ok(())
 }
 
 /// A seed that is another one each time. It is printed with the verdict.

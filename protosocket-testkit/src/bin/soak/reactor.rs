@@ -17,8 +17,9 @@ use crate::args::Sabotage;
 use crate::ledger::Ledger;
 use crate::protocol::{Frame, MAX_PAYLOAD, Operation, Request, answer};
 
-/// Of so many echoes, one is not answered under [`Sabotage::Lose`].
-const LOSE_ONE_OF: u64 = 300;
+/// Of so many echoes, one is not answered under [`Sabotage::Lose`], and is the last under
+/// [`Sabotage::Die`].
+const ONE_OF: u64 = 300;
 
 pub(crate) type Codec = LengthDelimitedCodec<U32, Frame>;
 
@@ -85,9 +86,12 @@ impl InTasks {
 
 impl Reactor {
     fn echo(&mut self, context: &mut ReactorContext<'_, Codec>, payload: Frame) -> ReactorStatus {
-        if self.connector.sabotage == Some(Sabotage::Lose) {
+        if let Some(sabotage @ (Sabotage::Lose | Sabotage::Die)) = self.connector.sabotage {
             let before = self.connector.echoes.fetch_add(1, Ordering::Relaxed);
-            if before % LOSE_ONE_OF == LOSE_ONE_OF - 1 {
+            if before % ONE_OF == ONE_OF - 1 {
+                if sabotage == Sabotage::Die {
+                    std::process::exit(0);
+                }
                 return ReactorStatus::Continue;
             }
         }

@@ -136,6 +136,12 @@ impl Verdict {
         self.judge(what, Unit::PerSecond, Rule::AtLeast(limit), came);
     }
 
+    /// The case could not be brought to its end.
+    pub(crate) fn broke_off(&mut self, why: &io::Error) {
+        self.exactly("errors that ended the case early", 0, 1);
+        self.note(format!("it ended early: {why}"));
+    }
+
     fn judge(&mut self, what: impl Into<String>, unit: Unit, required: Rule, came: f64) {
         self.rows.push(Row {
             what: what.into(),
@@ -267,17 +273,25 @@ pub(crate) fn write_table(verdict: &Verdict, out: &mut impl Write) -> io::Result
     writeln!(out)
 }
 
-/// Writes the verdicts as one JSON object.
-pub(crate) fn write_json(form: &str, verdicts: &[Verdict], out: &mut impl Write) -> io::Result<()> {
+/// Writes the verdicts as one JSON object. A run that is not complete has not held.
+pub(crate) fn write_json(
+    form: &str,
+    complete: bool,
+    verdicts: &[Verdict],
+    out: &mut impl Write,
+) -> io::Result<()> {
     #[derive(Serialize)]
     struct Report<'a> {
         form: &'a str,
+        /// Whether every case was run.
+        complete: bool,
         held: bool,
         cases: &'a [Verdict],
     }
     let report = Report {
         form,
-        held: verdicts.iter().all(Verdict::held),
+        complete,
+        held: complete && verdicts.iter().all(Verdict::held),
         cases: verdicts,
     };
     serde_json::to_writer_pretty(&mut *out, &report)?;
@@ -363,7 +377,7 @@ mod tests {
         assert!(table.contains("64.0 MiB\n"), "{table}");
         assert!(table.contains("note: a note"), "{table}");
         let mut json = Vec::new();
-        write_json("short", &[verdict], &mut json).expect("memory takes everything");
+        write_json("short", true, &[verdict], &mut json).expect("memory takes everything");
         let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
         assert_eq!(json["held"], false);
         assert_eq!(json["form"], "short");

@@ -114,7 +114,7 @@ impl Context {
         self.say(format_args!("begins"), case.name);
         let ran = self.runtime.block_on((case.run)(self, verdict));
         self.progress.clear();
-        ran.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", case.name)))
+        ran
     }
 
     fn say(&self, what: fmt::Arguments<'_>, case: &str) {
@@ -175,7 +175,7 @@ impl Context {
         if self.descriptors >= needed {
             return Ok(());
         }
-        Err(io::Error::other(format!(
+        Err(machine::lack(format!(
             "this takes {needed} file descriptors in each process, and the hard limit is {}: \
              raise it with `ulimit -Hn {needed}` as root, `LimitNOFILE={needed}` in a systemd \
              unit, or `--ulimit nofile={needed}` for a container",
