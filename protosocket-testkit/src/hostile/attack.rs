@@ -25,6 +25,8 @@ use crate::Random;
 pub(super) struct Outcome {
     pub(super) did: ServerDid,
     pub(super) notes: Vec<String>,
+    /// What this process or this machine ran out of, because of which a peer did not get in.
+    pub(super) unable: Option<String>,
     /// How many peers held the conversation to its end.
     conversations: usize,
     /// Peers that the server has kept. They stay until the last of the others who came beside them
@@ -183,6 +185,9 @@ impl Outcome {
     fn count_opened(&mut self, opened: io::Result<Peer>) -> Option<Peer> {
         if let Err(error) = &opened {
             self.did.refused += 1;
+            if self.unable.is_none() && system::is_our_own(error) {
+                self.unable = Some(error.to_string());
+            }
             if self.notes.is_empty() {
                 self.notes.push(format!("not let in: {error}"));
             }
@@ -204,6 +209,7 @@ impl Outcome {
         };
         self.did.add(&other.did);
         self.conversations += other.conversations;
+        self.unable = self.unable.take().or(other.unable);
         self.kept.extend(other.kept);
         for note in other.notes {
             if !self.notes.contains(&note) && self.notes.len() < 4 {

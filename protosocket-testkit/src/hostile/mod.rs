@@ -44,6 +44,9 @@
 //! [`Garbage`](Case::Garbage), [`GiantLength`](Case::GiantLength) and [`TlsHello`](Case::TlsHello)
 //! unless the server answered: then it took what came for a request, and may wait for the next.
 //!
+//! A case is skipped, and has not passed, when no hostile peer was let in, or when this process ran
+//! out of files or ports: then it says nothing about the server.
+//!
 //! The rest is only reported: whether a connection was closed or reset and after how long, how
 //! much was answered, how long probes took.
 

@@ -216,6 +216,9 @@ impl CaseReport {
         }
         if !failures.is_empty() {
             self.verdict = Verdict::Failed(failures);
+        } else if self.server.opened == 0 {
+            // Whoever was not there has done no harm, and shown nothing.
+            self.verdict = Verdict::Skipped("no hostile peer was let in".into());
         }
     }
 }
@@ -406,6 +409,7 @@ mod tests {
         let mut report = CaseReport::new(case, 0);
         report.before = Some(Probe::Answered(Duration::ZERO));
         report.after = Some(Probe::Answered(Duration::ZERO));
+        report.server.opened = 1;
         change(&mut report);
         report.judge(target, None);
         report.failures().to_vec()
@@ -455,6 +459,21 @@ mod tests {
             report.after = Some(Probe::Refused("gone".into()));
         });
         assert_eq!(names(&failures), ["not-accepting"]);
+    }
+
+    #[test]
+    fn a_case_whose_peer_was_not_let_in_says_nothing() {
+        let verdict = |after| {
+            let mut report = CaseReport::new(Case::NeverSends, 0);
+            report.server.refused = 1;
+            report.after = Some(after);
+            report.judge(&target(), None);
+            report.verdict
+        };
+        let passed = verdict(Probe::Answered(Duration::ZERO));
+        assert!(matches!(passed, Verdict::Skipped(_)), "{passed:?}");
+        let failed = verdict(Probe::Refused("gone".into()));
+        assert!(matches!(failed, Verdict::Failed(_)), "{failed:?}");
     }
 
     #[test]

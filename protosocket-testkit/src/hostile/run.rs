@@ -99,6 +99,12 @@ async fn attack_beside_others(
     drop(outcome.kept);
     report.server = outcome.did;
     report.notes = outcome.notes;
+    // Who could not be there has shown nothing, and others may have been missing for the same reason.
+    if let Some(what) = outcome.unable {
+        return Err(format!(
+            "{what}: this is a limit of the attacking process, not of the server"
+        ));
+    }
     Ok(())
 }
 

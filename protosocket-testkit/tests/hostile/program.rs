@@ -111,6 +111,27 @@ async fn a_case_that_was_asked_for_and_not_run_is_not_passed() {
     assert!(table.contains("it needs a request"), "{table}");
 }
 
+/// A process that cannot open its peers knows nothing about the server.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_case_for_which_this_process_has_too_few_files_is_not_passed() {
+    let (_, address) = good();
+    let run = move || {
+        Command::new("sh")
+            .args(["-c", "ulimit -n 14; exec \"$0\" \"$@\""])
+            .args([env!("CARGO_BIN_EXE_hostile"), &address.to_string()])
+            .args(LINES)
+            .args(["--case", "garbage-mutated"])
+            .output()
+            .expect("there is a shell")
+    };
+    let output = tokio::task::spawn_blocking(run).await.expect("no panic");
+    let table = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{table}");
+    assert!(table.contains("0 ok, 0 failed, 1 skipped"), "{table}");
+    assert!(table.contains("limit of the attacking process"), "{table}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_arguments_exit_with_two() {
     for (arguments, expected) in [
