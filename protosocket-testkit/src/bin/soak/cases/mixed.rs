@@ -503,14 +503,22 @@ async fn leave(mut link: Link, random: &mut Random) -> io::Result<u64> {
 async fn aged(mut link: Link) -> io::Result<u64> {
     let mut answered = 0;
     loop {
-        if link.send(Request::echo(answered), 64).await.is_err() {
-            return Ok(answered);
-        }
-        match link.answer().await {
+        let exchanged = match link.send(Request::echo(answered), 64).await {
+            Ok(()) => link.answer().await,
+            Err(error) => Err(error),
+        };
+        match exchanged {
             Ok(answer) if answer == (answered, 64) => answered += 1,
             Ok(answer) => return Err(io::Error::other(format!("got the answer {answer:?}"))),
-            // The request was sent when the server had read its last.
-            Err(_) => return Ok(answered),
+            // The request was sent when the server had read its last. Only then may it go unanswered.
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe => Ok(answered),
+                    _ => Err(error),
+                };
+            }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
