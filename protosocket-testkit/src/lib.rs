@@ -12,6 +12,8 @@
 //! | What do two machines make of a stream or a network of datagrams that loses, repeats and reorders? | [`MachinePair`], [`DatagramNetwork`] |
 //! | Do others notice a bad peer? | [`Canary`] |
 //! | Does a server of any protocol, in any language, stand peers that mean harm? | [`hostile`], and the program of that name |
+//! | Does what must not get away with it come to the end that it should, everywhere? | `corpus` (a feature): bad inputs as data files, for decoders, live servers and clients |
+//! | What does a fuzzer find? | [`operations`]: runs that are made from bytes, for any codec, and the means for more |
 //! | Is anything left over? | [`Resources`]: tasks, file descriptors, live allocations |
 //!
 //! Everything is deterministic where it can be. What is random comes from [`Random`], in
