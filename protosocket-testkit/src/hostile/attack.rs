@@ -15,7 +15,7 @@ use super::{
     case::{Expected, Garbage},
     conversation::Search,
     payload,
-    peer::{End, Output, Peer, Reading, Window},
+    peer::{End, Output, Peer, Reading, Role, Window},
     system,
 };
 use crate::Random;
@@ -159,7 +159,9 @@ async fn play(
 }
 
 async fn open(target: &Target, window: Window, outcome: &mut Outcome) -> Option<Peer> {
-    outcome.count_opened(Peer::open(target.address, window, target.probe_patience).await)
+    outcome.count_opened(
+        Peer::open(Role::Hostile, target.address, window, target.probe_patience).await,
+    )
 }
 
 /// Do all of these, a bounded number at the same time.
@@ -328,7 +330,13 @@ async fn go_to(peer: &mut Peer, target: &Target, place: Place) -> Result<(), Str
 async fn half_close(target: &Target, last: usize) -> String {
     let step = &target.conversation.steps()[last];
     let mut search = Search::new(step.hear.as_ref());
-    let opened = Peer::open(target.address, Window::Normal, target.probe_patience).await;
+    let opened = Peer::open(
+        Role::Hostile,
+        target.address,
+        Window::Normal,
+        target.probe_patience,
+    )
+    .await;
     if let Ok(mut peer) = opened
         && let place = Place::Said(last, step.say.len())
         && go_to(&mut peer, target, place).await.is_ok()
@@ -418,7 +426,13 @@ async fn flood(target: &Target) -> Result<Outcome, String> {
             // Who has to wait too long has not got in either.
             let opened = timeout_at(until, async {
                 let _permit = opening.acquire_owned().await;
-                Peer::open(target.address, Window::Normal, target.probe_patience).await
+                Peer::open(
+                    Role::Hostile,
+                    target.address,
+                    Window::Normal,
+                    target.probe_patience,
+                )
+                .await
             });
             let opened = opened.await.unwrap_or_else(|elapsed| Err(elapsed.into()));
             if let Some(mut peer) = outcome.count_opened(opened) {

@@ -24,6 +24,10 @@
 //! # }
 //! ```
 //!
+//! On Linux, hostile peers of a server on an IPv4 loopback address come from 127.6.6.6, and the others
+//! do not: a limit per address is met by whom it is for. Elsewhere all come from the same address, and
+//! such a limit refuses the others too.
+//!
 //! # What is judged
 //! A case fails when
 //! - a probe is lost before, beside or after it: a probe connects, holds the conversation and

@@ -37,6 +37,15 @@ pub(super) enum Window {
     Tiny,
 }
 
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// One who means harm.
+    Hostile,
+    /// One of the others.
+    Other,
+}
+
 /// What is read of what the server says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
@@ -158,6 +167,7 @@ impl Peer {
     /// Connect. Whatever becomes of the peer, dropping it resets the connection, so that nothing
     /// of it stays behind.
     pub(super) async fn open(
+        role: Role,
         server: SocketAddr,
         window: Window,
         patience: Duration,
@@ -166,6 +176,11 @@ impl Peer {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
+        if role == Role::Hostile
+            && let Some(address) = system::hostile_address(server)
+        {
+            socket.bind(address)?;
+        }
         if window != Window::Normal {
             // The system makes of it what it needs at least.
             socket.set_recv_buffer_size(1)?;

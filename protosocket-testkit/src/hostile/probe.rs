@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     Target,
-    peer::{End, Output, Peer, Reading, Window},
+    peer::{End, Output, Peer, Reading, Role, Window},
     system,
 };
 
@@ -76,7 +76,13 @@ pub(super) async fn probe(target: &Target) -> Probe {
     const AT_ONCE: Duration = Duration::from_millis(50);
 
     let begun = Instant::now();
-    let opened = Peer::open(target.address, Window::Normal, target.probe_patience).await;
+    let opened = Peer::open(
+        Role::Other,
+        target.address,
+        Window::Normal,
+        target.probe_patience,
+    )
+    .await;
     let mut peer = match opened {
         Ok(peer) => peer,
         Err(error) if system::is_our_own(&error) => {
@@ -144,7 +150,13 @@ pub(super) async fn move_in(target: &Target) -> Option<Peer> {
     if !target.conversation.has_request() {
         return None;
     }
-    let opened = Peer::open(target.address, Window::Normal, target.probe_patience).await;
+    let opened = Peer::open(
+        Role::Other,
+        target.address,
+        Window::Normal,
+        target.probe_patience,
+    )
+    .await;
     let mut peer = opened.ok()?;
     peer.will_close().ok()?;
     for step in target.conversation.steps() {

@@ -1,6 +1,9 @@
 //! What only the system knows, and only Linux tells without privileges.
 
-use std::{fs, io, net::SocketAddr};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
@@ -35,6 +38,19 @@ pub(super) fn is_our_own(error: &io::Error) -> bool {
     const EMFILE: i32 = 24;
     matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
         || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+/// Where hostile peers come from, if this machine has another address for them than the one that the
+/// others come from: a server that bounds what one address may do has then bounded the right one.
+pub(super) fn hostile_address(server: SocketAddr) -> Option<SocketAddr> {
+    const HOSTILE: Ipv4Addr = Ipv4Addr::new(127, 6, 6, 6);
+    match server.ip() {
+        // Only Linux has all of 127.0.0.0/8 without being told.
+        IpAddr::V4(ip) if cfg!(target_os = "linux") && ip.is_loopback() => {
+            Some((HOSTILE, 0).into())
+        }
+        _ => None,
+    }
 }
 
 /// Ask for segments so short that the window opens by less than a hundred bytes at a time.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protosocket_testkit::hostile::{self, Case, CaseReport, Verdict};
 use tokio::task::JoinSet;
 
-use crate::servers::{PATIENCE, good, line_echo};
+use crate::servers::{PATIENCE, good, good_with, line_echo};
 
 /// Each case against a server of its own, some at the same time, because most of it is waiting.
 async fn all_cases() -> Vec<(CaseReport, usize)> {
@@ -109,4 +109,15 @@ async fn without_a_request_cases_that_need_one_are_skipped_and_never_passed() {
         let report = hostile::run(case, &target).await;
         assert!(report.passed(), "{report}");
     }
+}
+
+/// A flood of one address uses up what that address may have, and nothing of what others may.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f20_a_server_with_a_limit_per_address_stands_a_flood() {
+    let (_, address) = good_with(|config| config.max_connections_per_address(20));
+    let target = line_echo(address, PATIENCE).strict(true);
+    let report = hostile::run(Case::ConnectFlood, &target).await;
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.during.lost, 0, "{report}");
 }

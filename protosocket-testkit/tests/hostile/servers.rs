@@ -79,6 +79,13 @@ impl ServerConnector for Connector {
 /// A server that ends within a second what says nothing, does not finish, does not read or has
 /// gone.
 pub(crate) fn good() -> (ServerHandle, SocketAddr) {
+    good_with(|config| config)
+}
+
+/// The same, with more said about it.
+pub(crate) fn good_with(
+    configure: impl FnOnce(ProtosocketServerConfig) -> ProtosocketServerConfig,
+) -> (ServerHandle, SocketAddr) {
     let short = Duration::from_millis(600);
     let limits = Limits::server()
         .first_message_timeout(short)
@@ -86,8 +93,7 @@ pub(crate) fn good() -> (ServerHandle, SocketAddr) {
         .write_timeout(short)
         .idle_timeout(short)
         .linger_timeout(short);
-    let server = ProtosocketServerConfig::default()
-        .limits(limits)
+    let server = configure(ProtosocketServerConfig::default().limits(limits))
         .bind_tcp(([127, 0, 0, 1], 0).into(), Connector)
         .expect("a port is free");
     let listener = server.listener().expect("it listens");

@@ -359,7 +359,9 @@ Usage: hostile ADDRESS [OPTIONS]
 ADDRESS is HOST:PORT, or a PORT of 127.0.0.1. Beside each hostile peer, well-behaved
 clients connect, hold the conversation that you give and close, and a neighbour holds
 it again and again on a connection that was there before, if the server allows that:
-they are the others who must not notice anything.
+they are the others who must not notice anything. On Linux and an IPv4 loopback
+address, the hostile ones come from 127.6.6.6; elsewhere a limit that the server has
+per address refuses the others too.
 
 The server's protocol:
   --request BYTES        what a client says; it should change nothing on the server,
