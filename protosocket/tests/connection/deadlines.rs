@@ -4,11 +4,12 @@ use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use protosocket::{
-    Blame, Clock, CloseReason, Deadline, InputPolicy, Limits, LinesCodec, ReactorStatus, SendLimits,
+    Blame, Clock, CloseReason, Deadline, Decoded, InputPolicy, Limits, LinesCodec, ReactorStatus,
+    SendLimits,
 };
 
 use protosocket_testkit::{
-    Answer, Framed, Opened, Setup, StreamEvent, always, echo, frame, framed, silent,
+    Answer, ByHand, Framed, Opened, Raw, Setup, StreamEvent, always, echo, frame, framed, silent,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -505,6 +506,28 @@ fn idle_means_that_nothing_is_begun_queued_or_in_flight() {
     }
     server.settle();
     assert!(!server.connection.is_ended());
+}
+
+#[test]
+fn what_the_decoder_passes_over_keeps_a_connection_from_being_idle_however_it_is_cut() {
+    let limits = || patient().idle_timeout(10 * SECOND);
+    for cut in [4, 2] {
+        let decoder = ByHand::<Bytes>::new(|input| match input.len() {
+            0 => Ok(Decoded::Need(1)),
+            _ => Ok(Decoded::Skip(4)),
+        });
+        let mut server = Setup::limits(limits()).open((Raw, decoder), silent());
+        server.settle();
+        server.connection.advance(6 * SECOND);
+        for piece in [0; 4].chunks(cut) {
+            server.peer.send(piece);
+            server.settle();
+        }
+        server.connection.advance(9 * SECOND);
+        assert!(!server.connection.is_ended(), "in pieces of {cut} bytes");
+        server.connection.advance(SECOND);
+        ends_by(&mut server, Deadline::Idle);
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ where
 {
     /// Decode what is there, read once if that is used up, and decode that.
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
-        let before = self.stats.messages_in;
+        let before = (self.stats.messages_in, self.stats.bytes_in);
         let mut left = MESSAGES_PER_WRITE;
         let mut has_read = false;
         loop {
@@ -47,10 +47,14 @@ where
         if work.paused && self.phase == Phase::Open {
             has_read |= self.read_ahead(cx, work);
         }
-        let received = self.stats.messages_in != before;
+        let received = self.stats.messages_in != before.0;
+        // Also what the decoder passes over: a peer that sends such a thing is there, whether it
+        // comes in one piece or in two.
+        if received || self.stats.bytes_in != before.1 {
+            self.timing.on_activity(work.now);
+        }
         if received {
             self.timing.on_messages();
-            self.timing.on_activity(work.now);
             if let Some(handle) = &self.handle {
                 handle.set_received();
             }
