@@ -40,10 +40,13 @@ impl Holding {
         let resources = Resources::now();
         Ok(Self {
             resident: machine::resident_bytes(std::process::id())?,
-            live_bytes: resources.live_bytes.max(0) as u64,
-            live_allocations: resources.live_allocations.max(0) as u64,
-            descriptors: resources.descriptors as u64,
-            tasks: resources.tasks as u64,
+            live_bytes: counted(resources.live_bytes),
+            live_allocations: counted(resources.live_allocations),
+            descriptors: resources
+                .descriptors
+                .ok_or_else(|| io::Error::other("this system does not count open descriptors"))?
+                as u64,
+            tasks: resources.tasks.expect("it is asked in a runtime") as u64,
         })
     }
 
@@ -83,6 +86,11 @@ impl Holding {
             self.live_bytes,
         );
     }
+}
+
+/// What the allocator has counted.
+pub(crate) fn counted(live: Option<isize>) -> u64 {
+    live.expect("the allocator of this program counts").max(0) as u64
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{self, Runtime};
 
 use crate::args::{Orders, Sabotage};
+use crate::holding::counted;
 use crate::ledger::{Account, Ledger};
 use crate::machine;
 use crate::reactor::Connector;
@@ -160,9 +161,9 @@ impl Serving {
         let _entered = runtime.enter();
         let resources = Resources::now();
         State {
-            live_bytes: resources.live_bytes.max(0) as u64,
-            live_allocations: resources.live_allocations.max(0) as u64,
-            tasks: resources.tasks as u64,
+            live_bytes: counted(resources.live_bytes),
+            live_allocations: counted(resources.live_allocations),
+            tasks: resources.tasks.expect("the runtime was entered") as u64,
             connections: self
                 .handles
                 .iter()
