@@ -104,12 +104,17 @@ impl Random {
 /// `PROTOSOCKET_SEEDS=COUNT` that many from 0 on: that is how a long run is begun.
 ///
 /// # Panics
-/// As `test` does, and if one of the two variables is not what it must be.
+/// As `test` does, if one of the two variables is not what it must be, and if there is no seed to
+/// run: a test that did nothing would pass.
 pub fn for_each_seed(seeds: Range<u64>, test: impl FnMut(&mut Random)) {
     run(chosen(seeds, |name| env::var(name).ok()), test);
 }
 
 fn run(seeds: Range<u64>, mut test: impl FnMut(&mut Random)) {
+    assert!(
+        !seeds.is_empty(),
+        "there is no seed in {seeds:?}: nothing would be run, and pass"
+    );
     for seed in seeds {
         let run = catch_unwind(AssertUnwindSafe(|| test(&mut Random::new(seed))));
         if let Err(panic) = run {
@@ -148,10 +153,15 @@ fn chosen(seeds: Range<u64>, variable: impl Fn(&str) -> Option<String>) -> Range
     let Some(range) = variable(SEEDS) else {
         return seeds;
     };
-    match range.split_once("..") {
+    let seeds = match range.split_once("..") {
         Some((start, end)) => number(SEEDS, start)..number(SEEDS, end),
         None => 0..number(SEEDS, &range),
-    }
+    };
+    assert!(
+        !seeds.is_empty(),
+        "{SEEDS} must name at least one seed, it has {range:?}"
+    );
+    seeds
 }
 
 #[cfg(test)]
@@ -199,6 +209,17 @@ mod tests {
         assert_eq!(with(SEEDS, "500"), 0..500);
         assert_eq!(with(SEEDS, "20..30"), 20..30);
         assert!(catch_unwind(|| with(SEEDS, "many")).is_err());
+    }
+
+    #[test]
+    fn a_run_of_nothing_does_not_pass() {
+        let chosen = |value: &'static str| {
+            catch_unwind(|| chosen(3..9, |name| (name == SEEDS).then(|| value.to_owned())))
+        };
+        for nothing in ["0", "20..10", "7..7"] {
+            assert!(chosen(nothing).is_err(), "{nothing}");
+        }
+        assert!(catch_unwind(|| super::run(4..4, |_| ())).is_err());
     }
 
     #[test]
