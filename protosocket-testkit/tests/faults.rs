@@ -31,7 +31,7 @@ fn harmless(random: &mut Random) -> Faults {
         faults = faults.latency(Duration::from_millis(random.below(200) as u64));
     }
     if random.per_mille(300) {
-        faults = faults.bandwidth(random.within(10_000..1_000_000) as u32);
+        faults = faults.bandwidth(random.within(10_000..1_000_000) as u64);
     }
     if random.per_mille(300) {
         faults = faults.would_block(random.below(400) as u32);

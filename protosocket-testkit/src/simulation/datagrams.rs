@@ -17,7 +17,7 @@ use crate::Random;
 /// | what | default | why |
 /// |---|---|---|
 /// | [`loss`](Self::loss), [`duplication`](Self::duplication), [`reorder`](Self::reorder) | 0 | a test says what it wants |
-/// | [`delay`](Self::delay) | 10 ms to 12 ms | a path across a country, with some jitter |
+/// | [`latency`](Self::latency) | 10 ms to 12 ms | a path across a country, with some jitter |
 /// | [`reorder_by`](Self::reorder_by) | 30 ms | more than the spacing of most protocols' packets |
 /// | [`bandwidth`](Self::bandwidth) | unbounded | most tests are not about it |
 /// | [`queue`](Self::queue) | 64 KiB | what a router holds |
@@ -34,7 +34,7 @@ pub struct DatagramConditions {
     pub reorder_by: Duration,
     /// How long a datagram is under way; drawn anew for each. One that draws less than the one
     /// before does not overtake it.
-    pub delay: Range<Duration>,
+    pub latency: Range<Duration>,
     /// Bytes in a second, if there is a bound.
     pub bandwidth: Option<u64>,
     /// Bytes that wait for the bandwidth, at the most; what comes then is lost.
@@ -50,7 +50,7 @@ impl Default for DatagramConditions {
             duplication: 0,
             reorder: 0,
             reorder_by: Duration::from_millis(30),
-            delay: Duration::from_millis(10)..Duration::from_millis(12),
+            latency: Duration::from_millis(10)..Duration::from_millis(12),
             bandwidth: None,
             queue: 64 * 1024,
             mtu: 1472,
@@ -69,7 +69,7 @@ impl DatagramConditions {
             reorder: share(&[0, 0, 10, 200]),
             bandwidth: (share(&[0, 1]) == 1).then_some(128 * 1024),
             queue: share(&[4_000, 64_000]) as usize,
-            delay: Duration::from_micros(micros)..Duration::from_micros(micros * 3 / 2),
+            latency: Duration::from_micros(micros)..Duration::from_micros(micros * 3 / 2),
             ..Self::default()
         }
     }
@@ -210,7 +210,7 @@ impl<A: Clone + Ord> DatagramNetwork<A> {
         let copies = 1 + u64::from(self.random.per_mille(conditions.duplication));
         self.counts.duplicated += copies - 1;
         for _ in 0..copies {
-            let mut at = leaves + draw(&conditions.delay, &mut self.random);
+            let mut at = leaves + draw(&conditions.latency, &mut self.random);
             if self.random.per_mille(conditions.reorder) {
                 self.counts.reordered += 1;
                 at += draw(&(Duration::ZERO..conditions.reorder_by), &mut self.random);
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn a_clean_path_delays_and_keeps_the_order() {
         let mut network = network(DatagramConditions {
-            delay: Duration::from_millis(5)..Duration::from_millis(40),
+            latency: Duration::from_millis(5)..Duration::from_millis(40),
             ..DatagramConditions::default()
         });
         let arrived = arrivals(&mut network, 1000);
@@ -338,7 +338,7 @@ mod tests {
         let mut network = network(DatagramConditions {
             bandwidth: Some(1000),
             queue: 500,
-            delay: Duration::ZERO..Duration::ZERO,
+            latency: Duration::ZERO..Duration::ZERO,
             ..DatagramConditions::default()
         });
         let now = Instant::now();

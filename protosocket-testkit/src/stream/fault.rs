@@ -24,7 +24,7 @@ const UNDER_WAY: usize = 64 * 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     latency: Duration,
-    bytes_per_second: Option<u32>,
+    bytes_per_second: Option<u64>,
     longest_slice: Option<usize>,
     reset_after_reading: Option<u64>,
     reset_after_writing: Option<u64>,
@@ -52,7 +52,7 @@ impl Faults {
     /// # Panics
     /// If it is 0.
     #[must_use]
-    pub fn bandwidth(mut self, bytes_per_second: u32) -> Self {
+    pub fn bandwidth(mut self, bytes_per_second: u64) -> Self {
         assert!(bytes_per_second > 0, "nothing would ever go through");
         self.bytes_per_second = Some(bytes_per_second);
         self
@@ -181,10 +181,10 @@ impl Way {
         }
     }
 
-    fn note(&mut self, bytes: usize, bytes_per_second: Option<u32>, now: Instant) {
+    fn note(&mut self, bytes: usize, bytes_per_second: Option<u64>, now: Instant) {
         self.bytes += bytes as u64;
         if let Some(rate) = bytes_per_second {
-            let took = Duration::from_secs_f64(bytes as f64 / f64::from(rate));
+            let took = Duration::from_secs_f64(bytes as f64 / rate as f64);
             self.free_at = Some(now + took);
         }
     }
@@ -276,7 +276,8 @@ impl<S> FaultStream<S> {
         }
         if let Some(rate) = self.faults.bytes_per_second {
             // A hundredth of a second at once, so that time passes evenly.
-            most = most.min((rate as usize / 100).max(1));
+            let share = usize::try_from(rate / 100).unwrap_or(usize::MAX);
+            most = most.min(share.max(1));
         }
         if let Some(limit) = limit {
             let left = limit.saturating_sub(done);

@@ -271,7 +271,7 @@ fn whoever_sends_nothing_again_is_stuck_and_named() {
 fn machines_that_talk_for_ever_are_a_failure() {
     let mut random = Random::new(1);
     let no_time = DatagramConditions {
-        delay: Duration::ZERO..Duration::ZERO,
+        latency: Duration::ZERO..Duration::ZERO,
         ..DatagramConditions::default()
     };
     let mut pair = pair(no_time, false, &mut random).most_steps(1000);
