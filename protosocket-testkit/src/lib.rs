@@ -8,8 +8,8 @@
 //! | What does a peer see that plays by the rules, message by message? | [`ScriptedPeer`] |
 //! | What if the stream is slow, cut to pieces, reset, half-closed, or rude? | [`FaultStream`], [`FaultListener`] |
 //! | What if any one operation fails? | [`fail_each_operation`] |
-//! | What if everything goes wrong at any time, in any order, and then the network is whole again? | [`Simulation`], [`Network`], [`ConnectionPair`]: connections, servers and clients on a virtual clock |
-//! | What do two machines make of a stream or a network of datagrams that loses, repeats and reorders? | [`MachinePair`], [`DatagramNetwork`] |
+//! | What if everything goes wrong at any time, in any order, and then the network is whole again? | [`simulation`]: connections, servers and clients on a virtual clock |
+//! | What do two machines make of a stream or a network of datagrams that loses, repeats and reorders? | [`simulation::MachinePair`], [`simulation::DatagramNetwork`] |
 //! | Do others notice a bad peer? | [`Canary`] |
 //! | Does a server of any protocol, in any language, stand peers that mean harm? | [`hostile`], and the program of that name |
 //! | Does what must not get away with it come to the end that it should, everywhere? | `corpus` (a feature): bad inputs as data files, for decoders, live servers and clients |
@@ -17,8 +17,8 @@
 //! | Is anything left over? | [`Resources`]: tasks, file descriptors, live allocations |
 //!
 //! Everything is deterministic where it can be. What is random comes from [`Random`], in
-//! [`for_each_seed`] or [`simulate`] with a seed that is named when something fails and can be
-//! replayed.
+//! [`for_each_seed`] or [`for_each_seed_in_a_thread`] with a seed that is named when something fails
+//! and can be replayed.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -74,7 +74,7 @@ mod probe;
 pub use probe::{Answer, Inbound, Knobs, Outbound, Probe, ProbeState};
 
 mod random;
-pub use random::{Random, for_each_seed, simulate};
+pub use random::{Random, for_each_seed, for_each_seed_in_a_thread};
 
 mod recorder;
 pub use recorder::Recorder;
@@ -82,13 +82,7 @@ pub use recorder::Recorder;
 mod side;
 pub use side::{MachineSide, encoded};
 
-mod simulation;
-pub use simulation::{
-    ConnectionPair, Datagram, DatagramConditions, DatagramCounts, DatagramNetwork, Endpoint,
-    LinkHandle, MachinePair, Network, ResetCause, RunningConnection, Side, SimConnector,
-    SimEstablish, SimListener, SimStream, Simulation, SimulationHandle, Sleep, StreamConditions,
-    Stuck, Task,
-};
+pub mod simulation;
 
 mod stream;
 pub use stream::{

@@ -129,7 +129,7 @@ fn run(seeds: Range<u64>, mut test: impl FnMut(&mut Random)) {
 ///
 /// # Panics
 /// As [`for_each_seed`] does.
-pub fn simulate(seeds: Range<u64>, test: impl Fn(&mut Random) + Sync) {
+pub fn for_each_seed_in_a_thread(seeds: Range<u64>, test: impl Fn(&mut Random) + Sync) {
     for_each_seed(seeds, |random| in_a_thread(random, &test));
 }
 
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn each_simulated_seed_has_a_thread_of_its_own() {
+    fn each_seed_has_a_thread_of_its_own_if_asked() {
         thread_local! {
             static USED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
         }

@@ -10,7 +10,8 @@ use std::{
 
 use protosocket::{Backoff, Reconnect, SocketConnector, TcpConnector};
 use protosocket_testkit::{
-    Network, Random, SimConnector, SimListener, Simulation, StreamConditions, for_each_seed,
+    Random, for_each_seed,
+    simulation::{Network, SimConnector, SimListener, Simulation, StreamConditions},
 };
 
 const OUTAGE: Duration = Duration::from_secs(60);

@@ -127,7 +127,12 @@ pub struct RunningConnection<R: MessageReactor> {
 ///
 /// ```
 /// use protosocket_testkit::{
-///     ConnectionPair, Endpoint, Network, Probe, Random, Simulation, echo, framed, silent,
+///     Probe,
+///     Random,
+///     echo,
+///     framed,
+///     silent,
+///     simulation::{ConnectionPair, Endpoint, Network, Simulation},
 /// };
 ///
 /// let mut random = Random::new(3);

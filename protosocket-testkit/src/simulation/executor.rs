@@ -39,7 +39,10 @@ const HORIZON: Duration = Duration::from_secs(60 * 60);
 ///
 /// ```
 /// use std::time::Duration;
-/// use protosocket_testkit::{Random, Simulation};
+/// use protosocket_testkit::{
+///     Random,
+///     simulation::Simulation,
+/// };
 ///
 /// let simulation = Simulation::new(&mut Random::new(7));
 /// let handle = simulation.handle();

@@ -25,10 +25,78 @@ const MANY_STEPS: usize = 1_000_000;
 /// at a time, and what becomes of it on the way. Time passes only when neither side has anything to
 /// do, and then to the next arrival or deadline.
 ///
-/// ```text
-///   let mut pair = MachinePair::over_stream(client, server, conditions, &mut random);
-///   pair.client.command(Command::Open(1)).unwrap();
-///   pair.run_until(|pair| pair.server.machine.is_idle()).unwrap();
+/// ```
+/// use std::{collections::VecDeque, convert::Infallible, time::{Duration, Instant}};
+///
+/// use bytes::Bytes;
+/// use protosocket::{ActionId, Host, HostContext, Machine, Output, Rejected, Room};
+/// use protosocket_testkit::{
+///     Framed, MachineSide, Random, framed,
+///     simulation::{MachinePair, Side, StreamConditions},
+/// };
+///
+/// /// Says what it is told to, and counts what it hears.
+/// #[derive(Default)]
+/// struct Chatter {
+///     says: VecDeque<Bytes>,
+///     heard: usize,
+/// }
+///
+/// impl Machine for Chatter {
+///     type Codec = Framed;
+///     type Command = Bytes;
+///     type Event = ();
+///     type Action = ();
+///     type ActionResult = ();
+///     type Error = Infallible;
+///
+///     fn handle_inbound(&mut self, _now: Instant, _message: Bytes) -> Result<(), Infallible> {
+///         self.heard += 1;
+///         Ok(())
+///     }
+///
+///     fn handle_command(&mut self, _now: Instant, words: Bytes) -> Result<(), Rejected<Bytes>> {
+///         self.says.push_back(words);
+///         Ok(())
+///     }
+///
+///     fn poll_event(&mut self) -> Option<()> {
+///         None
+///     }
+///
+///     fn poll_output(&mut self, _now: Instant, _room: Room) -> Option<Output<Bytes>> {
+///         self.says.pop_front().map(Output::Bulk)
+///     }
+///
+///     fn is_idle(&self) -> bool {
+///         self.says.is_empty()
+///     }
+/// }
+///
+/// struct Nobody;
+///
+/// impl Host<Chatter> for Nobody {
+///     type Message = Bytes;
+///     fn on_event(&mut self, _: &mut HostContext<'_, Chatter>, _event: ()) {}
+///     fn on_action(&mut self, _: &mut HostContext<'_, Chatter>, _: ActionId, _action: ()) {}
+///     fn on_message(&mut self, _: &mut HostContext<'_, Chatter>, _message: Bytes) {}
+/// }
+///
+/// let side = || MachineSide::new(Chatter::default(), Nobody, framed(), Instant::now());
+/// let mut random = Random::new(5);
+/// let conditions = StreamConditions {
+///     latency: Duration::from_millis(40)..Duration::from_millis(60),
+///     ..StreamConditions::default()
+/// };
+/// let mut pair = MachinePair::over_stream(side(), side(), conditions, &mut random);
+/// pair.client.command("hello".into()).unwrap();
+/// let took = pair.run_until(|pair| pair.server.machine.heard == 1).unwrap();
+/// assert!((40..60).contains(&took.as_millis()), "{took:?}");
+///
+/// // What is stalled never arrives, and that is no endless test.
+/// pair.stall_from(Side::Client);
+/// pair.client.command("are you there?".into()).unwrap();
+/// assert!(pair.run_until(|pair| pair.server.machine.heard == 2).is_err());
 /// ```
 pub struct MachinePair<A: Machine, HA, B: Machine, HB> {
     /// The side that begins, as far as that matters.

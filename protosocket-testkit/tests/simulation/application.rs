@@ -3,7 +3,7 @@
 use std::{cell::Cell, future::Future, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use protosocket::{Sender, TrySendError};
-use protosocket_testkit::{Random, SimulationHandle};
+use protosocket_testkit::{Random, simulation::SimulationHandle};
 
 use crate::codec::{Kind, Message, Origin, SharedLedger};
 

@@ -11,8 +11,11 @@ use protosocket::{
     ConnectionEnd, ConnectionHandle, InputPolicy, Limits, ReactorStatus, SendLimits, WeakSender,
 };
 use protosocket_testkit::{
-    ConnectionPair, Endpoint, LinkHandle, Network, Random, ResetCause, RunningConnection, Side,
-    SimStream, Simulation, StreamConditions, Task, simulate,
+    Random, for_each_seed_in_a_thread,
+    simulation::{
+        ConnectionPair, Endpoint, LinkHandle, Network, ResetCause, RunningConnection, Side,
+        SimStream, Simulation, StreamConditions, Task,
+    },
 };
 
 use crate::{
@@ -734,7 +737,7 @@ impl One {
 
 #[test]
 fn connections_lose_nothing_uncounted_and_come_to_an_end() {
-    simulate(0..300, |random| {
+    for_each_seed_in_a_thread(0..300, |random| {
         life(random);
     });
 }
@@ -743,7 +746,7 @@ fn connections_lose_nothing_uncounted_and_come_to_an_end() {
 fn a_life_repeats_with_its_seed() {
     let lives = Mutex::new(Vec::new());
     for _ in 0..2 {
-        simulate(0..40, |random| {
+        for_each_seed_in_a_thread(0..40, |random| {
             let life = life(random);
             lives.lock().expect("nothing panics under it").push(life);
         });

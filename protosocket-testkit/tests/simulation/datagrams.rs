@@ -11,8 +11,8 @@ use protosocket::{
     Machine, Output, ReactorStatus, Rejected, Room, SendBuffer,
 };
 use protosocket_testkit::{
-    DatagramConditions, MachinePair, MachineSide, Random, Side, StreamConditions, Stuck,
-    for_each_seed,
+    MachineSide, Random, for_each_seed,
+    simulation::{DatagramConditions, MachinePair, Side, StreamConditions, Stuck},
 };
 
 /// How long an acknowledgement is waited for at first; twice as long each time.

@@ -17,8 +17,11 @@ use protosocket_server::{
     DrainReport, ProtosocketServerConfig, ServerConnection, ServerConnector, ServerHandle,
 };
 use protosocket_testkit::{
-    Endpoint, Network, Random, RunningConnection, SimListener, SimStream, Simulation,
-    SimulationHandle, StreamConditions, simulate,
+    Random, for_each_seed_in_a_thread,
+    simulation::{
+        Endpoint, Network, RunningConnection, SimListener, SimStream, Simulation, SimulationHandle,
+        StreamConditions,
+    },
 };
 
 use crate::{
@@ -471,5 +474,5 @@ fn check_client(client: &Client) {
 
 #[test]
 fn servers_are_drained_by_their_deadline_and_report_what_became_of_all() {
-    simulate(0..100, server_is_drained);
+    for_each_seed_in_a_thread(0..100, server_is_drained);
 }

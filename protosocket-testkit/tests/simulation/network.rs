@@ -5,8 +5,8 @@ use std::{io, time::Duration};
 
 use protosocket::{SocketConnector, SocketListener, Transport};
 use protosocket_testkit::{
-    Network, Random, ResetCause, Side, SimListener, SimStream, Simulation, StreamConditions,
-    simulate,
+    Random, for_each_seed_in_a_thread,
+    simulation::{Network, ResetCause, Side, SimListener, SimStream, Simulation, StreamConditions},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -42,7 +42,7 @@ async fn read_all(mut stream: SimStream) -> (Vec<u8>, io::Result<()>) {
 
 #[test]
 fn bytes_arrive_whole_through_any_conditions_and_each_direction_ends_for_itself() {
-    simulate(0..200, |random| {
+    for_each_seed_in_a_thread(0..200, |random| {
         let (simulation, network) = world(random);
         network.set_conditions(
             StreamConditions::random(random),
@@ -76,7 +76,7 @@ fn bytes_arrive_whole_through_any_conditions_and_each_direction_ends_for_itself(
 
 #[test]
 fn a_reset_is_seen_by_both_ends_at_its_byte() {
-    simulate(0..50, |random| {
+    for_each_seed_in_a_thread(0..50, |random| {
         let (simulation, network) = world(random);
         let (mut near, far) = network.pair();
         let link = near.link();

@@ -14,7 +14,10 @@ use protosocket::{
     CloseReason, ConnectionStats, DecodeError, InputPolicy, MessageReactor, ReactorContext,
     ReactorStatus, SendError, Sender, TrySendError, WeakSender,
 };
-use protosocket_testkit::{Random, SimulationHandle, Sleep};
+use protosocket_testkit::{
+    Random,
+    simulation::{SimulationHandle, Sleep},
+};
 
 use crate::codec::{Kind, Message, Numbered, Origin, Panics, SharedLedger};
 

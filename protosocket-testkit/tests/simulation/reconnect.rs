@@ -19,8 +19,11 @@ use protosocket_server::{
     ProtosocketServerConfig, ServerConnection, ServerConnector, ServerHandle,
 };
 use protosocket_testkit::{
-    Endpoint, Framed, Network, Probe, Random, RunningConnection, SimConnector, SimListener,
-    SimStream, Simulation, SimulationHandle, StreamConditions, framed, simulate,
+    Framed, Probe, Random, for_each_seed_in_a_thread, framed,
+    simulation::{
+        Endpoint, Network, RunningConnection, Side, SimConnector, SimListener, SimStream,
+        Simulation, SimulationHandle, StreamConditions,
+    },
 };
 
 /// How long connecting may take.
@@ -418,7 +421,7 @@ impl Scene {
                     3 => {
                         let bytes = random.below(20_000) as u64;
                         for link in network.links() {
-                            let side = protosocket_testkit::Side::Client;
+                            let side = Side::Client;
                             link.reset_after(side, link.written(side) + bytes);
                         }
                     }
@@ -556,5 +559,5 @@ fn check_attempts(times: &[Instant]) {
 
 #[test]
 fn clients_come_back_and_know_what_was_executed() {
-    simulate(0..60, clients_come_back);
+    for_each_seed_in_a_thread(0..60, clients_come_back);
 }

@@ -18,8 +18,9 @@ use protosocket::{
 };
 
 use protosocket_testkit::{
-    Answer, ByHand, ConnectionPair, Endpoint, Framed, Network, Opened, Probe, Random, Raw, Setup,
-    Simulation, StreamEvent, always, echo, frame, framed, silent,
+    Answer, ByHand, Framed, Opened, Probe, Random, Raw, Setup, StreamEvent, always, echo, frame,
+    framed, silent,
+    simulation::{ConnectionPair, Endpoint, Network, Simulation},
 };
 
 /// Raw bytes out; inbound bytes are messages of one byte.

@@ -11,7 +11,8 @@ use crate::{
     mux::{Command, Config, Event, Mux, MuxError, Role},
 };
 use protosocket_testkit::{
-    MachinePair, MachineSide, Random, Side, StreamConditions, encoded, for_each_seed,
+    MachineSide, Random, encoded, for_each_seed,
+    simulation::{MachinePair, Side, StreamConditions},
 };
 
 fn client(now: Instant) -> MachineSide<Mux, Client> {
