@@ -115,8 +115,38 @@ pub(super) struct Pipe {
     busy: Option<Instant>,
     /// Nothing arrives.
     stalled: bool,
-    written: u64,
-    read: u64,
+    written: Progress,
+    read: Progress,
+}
+
+/// How many bytes there had been, and when: one entry for each instant at which there were more.
+#[derive(Debug, Default)]
+struct Progress(Vec<(Instant, u64)>);
+
+impl Progress {
+    fn add(&mut self, now: Instant, count: usize) {
+        let total = self.total() + count as u64;
+        match self.0.last_mut() {
+            Some(last) if last.0 == now => last.1 = total,
+            _ => self.0.push((now, total)),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.0.last().map_or(0, |last| last.1)
+    }
+
+    /// The last of it that was not after `at`.
+    fn by(&self, at: Instant) -> Option<(Instant, u64)> {
+        let count = self.0.partition_point(|step| step.0 <= at);
+        self.0[..count].last().copied()
+    }
+
+    /// When there had been so many.
+    fn reached(&self, bytes: u64) -> Option<Instant> {
+        let before = self.0.partition_point(|step| step.1 < bytes);
+        self.0.get(before).map(|step| step.0)
+    }
 }
 
 impl Pipe {
@@ -136,8 +166,8 @@ impl Pipe {
             end: None,
             busy: None,
             stalled: false,
-            written: 0,
-            read: 0,
+            written: Progress::default(),
+            read: Progress::default(),
         }
     }
 
@@ -156,7 +186,7 @@ impl Pipe {
             left -= part;
         }
         self.unflushed += count;
-        self.written += count as u64;
+        self.written.add(now, count);
         if !self.conditions.buffered || self.room() == 0 {
             self.flush(now);
         }
@@ -204,7 +234,7 @@ impl Pipe {
             into[..count].copy_from_slice(&self.bytes[..count]);
             self.bytes.advance(count);
             self.arrived -= count;
-            self.read += count as u64;
+            self.read.add(now, count);
             return Found::Bytes(count);
         }
         let ended = !self.stalled && self.pieces.is_empty();
@@ -309,11 +339,26 @@ impl Pipe {
     }
 
     pub(super) fn written(&self) -> u64 {
-        self.written
+        self.written.total()
     }
 
     pub(super) fn bytes_read(&self) -> u64 {
-        self.read
+        self.read.total()
+    }
+
+    /// When something was written last, not after `at`, and how much there was then.
+    pub(super) fn written_by(&self, at: Instant) -> Option<(Instant, u64)> {
+        self.written.by(at)
+    }
+
+    /// When something was read last, not after `at`, and how much had been then.
+    pub(super) fn read_by(&self, at: Instant) -> Option<(Instant, u64)> {
+        self.read.by(at)
+    }
+
+    /// When so many bytes had been read.
+    pub(super) fn read_reached(&self, bytes: u64) -> Option<Instant> {
+        self.read.reached(bytes)
     }
 
     pub(super) fn latency(&mut self) -> Duration {

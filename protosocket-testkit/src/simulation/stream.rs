@@ -590,6 +590,35 @@ impl LinkHandle {
         self.lock().pipes[side.other().index()].bytes_read()
     }
 
+    /// Bytes that `side` had written by `at`, those of that instant included.
+    pub fn written_by(&self, side: Side, at: Instant) -> u64 {
+        let last = self.lock().pipes[side.index()].written_by(at);
+        last.map_or(0, |(_, bytes)| bytes)
+    }
+
+    /// Bytes that `side` had read by `at`, those of that instant included.
+    pub fn read_by(&self, side: Side, at: Instant) -> u64 {
+        let last = self.lock().pipes[side.other().index()].read_by(at);
+        last.map_or(0, |(_, bytes)| bytes)
+    }
+
+    /// When `side` wrote something last, not after `at`; `None` if it had not yet.
+    pub fn last_write(&self, side: Side, at: Instant) -> Option<Instant> {
+        let last = self.lock().pipes[side.index()].written_by(at);
+        last.map(|(when, _)| when)
+    }
+
+    /// When `side` read something last, not after `at`; `None` if it had not yet.
+    pub fn last_read(&self, side: Side, at: Instant) -> Option<Instant> {
+        let last = self.lock().pipes[side.other().index()].read_by(at);
+        last.map(|(when, _)| when)
+    }
+
+    /// When `side` had read so many bytes in all; `None` if it has not.
+    pub fn read_at(&self, side: Side, bytes: u64) -> Option<Instant> {
+        self.lock().pipes[side.other().index()].read_reached(bytes)
+    }
+
     /// Whether the end of what `side` writes has been read by the other, or could be.
     pub fn is_over(&self, side: Side) -> bool {
         let mut link = self.lock();

@@ -123,6 +123,29 @@ impl Ledger {
             .all(|message| message.kind == Kind::Skipped)
     }
 
+    /// Bytes of everything that was ever put on the wire.
+    pub(crate) fn wire_bytes(&self) -> u64 {
+        bytes(&self.wire)
+    }
+
+    /// Bytes of the messages up to the last one that the other side has received.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        bytes(&self.wire[..self.received])
+    }
+
+    /// Where in all the bytes each message begins and ends, and whether it was received; but for
+    /// those that are passed over.
+    pub(crate) fn bounds(&self) -> impl Iterator<Item = (u64, u64, bool)> {
+        let mut end = 0;
+        let bounds = self.wire.iter().enumerate().map(move |(index, message)| {
+            let begin = end;
+            end += (HEAD + message.size) as u64;
+            (message.kind, (begin, end, index < self.received))
+        });
+        let whole = bounds.filter(|(kind, _)| *kind != Kind::Skipped);
+        whole.map(|(_, bounds)| bounds)
+    }
+
     pub(crate) fn accuse(&mut self, violation: impl Into<String>) {
         if self.violations.len() < 4 {
             self.violations.push(violation.into());
@@ -164,6 +187,11 @@ impl Ledger {
         }
         self.received += 1;
     }
+}
+
+fn bytes(messages: &[Message]) -> u64 {
+    let sizes = messages.iter().map(|message| HEAD + message.size);
+    sizes.sum::<usize>() as u64
 }
 
 pub(crate) type SharedLedger = Rc<RefCell<Ledger>>;

@@ -21,6 +21,7 @@ use protosocket_testkit::{
 use crate::{
     application::Application,
     codec::{Kind, Message, Numbered, Origin, Panics, SharedLedger},
+    deadlines::Quiet,
     peer::{Habits, Peer, Seen},
 };
 
@@ -76,6 +77,8 @@ struct One {
     said: SharedLedger,
     heard: SharedLedger,
     limits: Given,
+    /// It takes whatever comes, at any time.
+    always_takes: bool,
     /// Its reactor keeps the connection for answers.
     awaits: bool,
     /// What its owner did.
@@ -86,11 +89,15 @@ struct One {
 
 /// The limits that bear on how a connection may end.
 #[derive(Debug, Clone, Copy)]
-struct Given {
-    first_message: Option<Duration>,
-    message: Option<Duration>,
-    idle: Option<Duration>,
-    write: Option<Duration>,
+pub(crate) struct Given {
+    pub(crate) first_message: Option<Duration>,
+    pub(crate) message: Option<Duration>,
+    /// Bytes that buy a message a second.
+    pub(crate) receive_rate: u32,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) write: Option<Duration>,
+    /// Bytes that must be written within that.
+    pub(crate) write_progress: usize,
     linger: Option<Duration>,
     age: Option<Duration>,
 }
@@ -169,8 +176,10 @@ impl World {
             age: self.timeout().filter(|_| !calm && linger.as_millis() == 50),
             first_message: self.timeout().filter(|_| server && !calm),
             message: self.timeout().filter(|_| !calm),
+            receive_rate: *self.random.one_of(&[1, 4096, 1 << 30]),
             idle: self.timeout().filter(|_| !calm),
             write: self.timeout().filter(|_| !calm),
+            write_progress: *self.random.one_of(&[1, 1024]),
         };
         if deadlocks && given.write.is_none() {
             given.write = Some(Duration::from_secs(5));
@@ -184,10 +193,10 @@ impl World {
         let limits = Limits::server()
             .first_message_timeout(given.first_message)
             .message_timeout(given.message)
-            .min_receive_rate(*random.one_of(&[1, 4096]))
+            .min_receive_rate(given.receive_rate)
             .idle_timeout(given.idle)
             .write_timeout(given.write)
-            .min_write_progress(*random.one_of(&[1, 1024]))
+            .min_write_progress(given.write_progress)
             .linger_timeout(given.linger)
             .max_age(given.age)
             .drain_timeout(AGED)
@@ -262,6 +271,11 @@ impl World {
         let ample = deadlocks || send.control_bytes > 10_000;
         let habits = self.habits(policy, max_size, server, ample);
         let awaits = habits.awaits;
+        // One that answers takes nothing while there is no room for answers, nor does one whose
+        // reserve is used up.
+        let always_takes = policy == InputPolicy::Multiplexing
+            && habits.pause.is_none()
+            && habits.acknowledges == 0;
         let random = &mut self.random;
         let mut panics = Panics::default();
         if !self.mood.is_fair() && random.per_mille(100) {
@@ -291,6 +305,7 @@ impl World {
             own: peer.own.clone(),
             panics,
             given,
+            always_takes,
             awaits,
             max_size,
         };
@@ -309,6 +324,7 @@ struct Parts {
     own: crate::peer::OwnSender,
     panics: Rc<RefCell<Panics>>,
     given: Given,
+    always_takes: bool,
     awaits: bool,
     max_size: usize,
 }
@@ -441,6 +457,7 @@ impl World {
             said,
             heard,
             limits: parts.given,
+            always_takes: parts.always_takes,
             awaits: parts.awaits,
             done: Rc::default(),
             application: stop,
@@ -705,6 +722,17 @@ impl One {
             _ => false,
         };
         assert!(there_was, "the {side:?} ended by {reason} for no reason");
+        Quiet {
+            side,
+            link,
+            opened,
+            limits: &self.limits,
+            always_takes: self.always_takes,
+            seen: &seen,
+            said: &said,
+            heard: &self.heard.borrow(),
+        }
+        .check();
         if let Some(deadline) = done.drain {
             let late = seen.ended_at > Some(deadline);
             assert!(!late, "the {side:?} ended by {reason} after its deadline");

@@ -5,6 +5,7 @@ mod application;
 mod codec;
 mod connection;
 mod datagrams;
+mod deadlines;
 mod drain;
 mod network;
 mod peer;

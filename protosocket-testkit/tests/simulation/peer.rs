@@ -72,10 +72,27 @@ pub(crate) struct Seen {
     pub(crate) said: Option<ReactorStatus>,
     pub(crate) ends: Vec<(&'static str, ConnectionStats)>,
     pub(crate) ended_at: Option<Instant>,
+    /// When it was given its last message.
+    pub(crate) heard_at: Option<Instant>,
+    /// When it last gave the connection a message to send.
+    pub(crate) spoke_at: Option<Instant>,
+    /// When it was told of the end of the input.
+    pub(crate) input_ended_at: Option<Instant>,
+    /// How it was when it was asked for last words: the connection has just decided to end.
+    pub(crate) decided: Option<Decided>,
     /// Notes that it is still going to send.
     pub(crate) notes_left: u32,
     /// No pauses, no notes, no ends of its own: the network is whole, and so is the peer.
     pub(crate) calm: bool,
+}
+
+/// What was true of a reactor at the moment at which its connection decided to end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decided {
+    pub(crate) at: Instant,
+    pub(crate) heard_at: Option<Instant>,
+    pub(crate) spoke_at: Option<Instant>,
+    pub(crate) in_flight: usize,
 }
 
 /// A way for a reactor into its own connection, if it keeps one.
@@ -128,6 +145,10 @@ impl Peer {
                 said: None,
                 ends: Vec::new(),
                 ended_at: None,
+                heard_at: None,
+                spoke_at: None,
+                input_ended_at: None,
+                decided: None,
                 notes_left: notes,
                 calm: false,
             })),
@@ -166,6 +187,7 @@ impl Peer {
         control: bool,
     ) -> Result<(), SendError<Message>> {
         let message = self.message(origin, kind);
+        self.seen.borrow_mut().spoke_at = Some(context.now());
         let sent = match control {
             true => context.send_control(message),
             false => context.send(message),
@@ -251,6 +273,20 @@ impl Peer {
         seen.notes_left = 0;
     }
 
+    /// Keep how everything is, unless that was done.
+    fn decide(&mut self, now: Instant) {
+        let in_flight = self.in_flight();
+        let mut seen = self.seen.borrow_mut();
+        if seen.decided.is_none() {
+            seen.decided = Some(Decided {
+                at: now,
+                heard_at: seen.heard_at,
+                spoke_at: seen.spoke_at,
+                in_flight,
+            });
+        }
+    }
+
     /// Send the first answer in the queue. Whether there was one that could be sent.
     fn send_pending(&mut self, context: &mut ReactorContext<'_, Numbered>) -> bool {
         let first = self.seen.borrow().pending.front().copied();
@@ -283,6 +319,7 @@ impl MessageReactor for Peer {
         message: Message,
     ) -> ReactorStatus {
         self.received += 1;
+        self.seen.borrow_mut().heard_at = Some(context.now());
         let calm = self.seen.borrow().calm;
         if !calm {
             self.panics
@@ -328,6 +365,7 @@ impl MessageReactor for Peer {
         message: Message,
     ) -> Result<(), SendError<Message>> {
         let (origin, number, kind) = (message.origin, message.number, message.kind);
+        self.seen.borrow_mut().spoke_at = Some(context.now());
         context.send(message)?;
         if kind == Kind::Request {
             let mut seen = self.seen.borrow_mut();
@@ -387,6 +425,7 @@ impl MessageReactor for Peer {
         context: &mut ReactorContext<'_, Numbered>,
         _reason: &CloseReason,
     ) -> bool {
+        self.decide(context.now());
         self.habits.sends_rest && self.send_pending(context)
     }
 
@@ -430,8 +469,9 @@ impl MessageReactor for Peer {
         self.habits.policy
     }
 
-    fn on_end_of_input(&mut self, _: &mut ReactorContext<'_, Numbered>) -> ReactorStatus {
+    fn on_end_of_input(&mut self, context: &mut ReactorContext<'_, Numbered>) -> ReactorStatus {
         let mut seen = self.seen.borrow_mut();
+        seen.input_ended_at = Some(context.now());
         if std::mem::replace(&mut seen.end_of_input, true) {
             self.heard.borrow_mut().accuse("the input ended twice");
         }
@@ -472,6 +512,8 @@ impl MessageReactor for Peer {
     }
 
     fn on_end(&mut self, reason: &CloseReason, stats: &ConnectionStats) {
+        // Whoever is not asked for last words ends at once.
+        self.decide(self.simulation.now());
         let mut seen = self.seen.borrow_mut();
         seen.ends.push((reason.name(), *stats));
         seen.ended_at = Some(self.simulation.now());
