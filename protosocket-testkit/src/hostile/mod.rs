@@ -67,7 +67,7 @@ mod payload;
 mod peer;
 
 mod probe;
-pub use probe::{Neighbour, Probe, ProbeSummary};
+pub use probe::{Neighbour, ProbeOutcome, ProbeSummary};
 
 mod report;
 pub use report::{CaseReport, Failure, Memory, ServerDid, Verdict};

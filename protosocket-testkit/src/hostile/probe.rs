@@ -16,7 +16,7 @@ use super::{
 /// One attempt of a well-behaved client: connect, hold the conversation, close.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Probe {
+pub enum ProbeOutcome {
     /// The server answered after this time, from the connect on.
     Answered(Duration),
     /// There was no connection.
@@ -25,7 +25,7 @@ pub enum Probe {
     Unanswered(String),
 }
 
-impl Probe {
+impl ProbeOutcome {
     /// Whether the server did what it should.
     pub fn is_answered(&self) -> bool {
         matches!(self, Self::Answered(_))
@@ -71,7 +71,7 @@ pub struct Neighbour {
 /// Ask once.
 ///
 /// Without a conversation it is enough to be let in, and not to be thrown out at once.
-pub(super) async fn probe(target: &Target) -> Probe {
+pub(super) async fn probe(target: &Target) -> ProbeOutcome {
     /// How long "at once" is.
     const AT_ONCE: Duration = Duration::from_millis(50);
 
@@ -86,15 +86,15 @@ pub(super) async fn probe(target: &Target) -> Probe {
     let mut peer = match opened {
         Ok(peer) => peer,
         Err(error) if system::is_our_own(&error) => {
-            return Probe::Refused(format!(
+            return ProbeOutcome::Refused(format!(
                 "{error}: this is a limit of the attacking process, not of the server"
             ));
         }
-        Err(error) => return Probe::Refused(error.to_string()),
+        Err(error) => return ProbeOutcome::Refused(error.to_string()),
     };
     let open = begun.elapsed();
     if let Err(error) = peer.will_close() {
-        return Probe::Refused(error.to_string());
+        return ProbeOutcome::Refused(error.to_string());
     }
     if target.conversation.steps().is_empty() {
         let until = Instant::now() + AT_ONCE;
@@ -102,17 +102,17 @@ pub(super) async fn probe(target: &Target) -> Probe {
             .play_until(&mut Output::nothing(), Reading::All, until, |_| true, None)
             .await;
         return match thrown_out {
-            None => Probe::Answered(open),
-            Some(End::Closed) => Probe::Unanswered("the server closed it at once".into()),
-            Some(End::Reset) => Probe::Unanswered("the server reset it at once".into()),
+            None => ProbeOutcome::Answered(open),
+            Some(End::Closed) => ProbeOutcome::Unanswered("the server closed it at once".into()),
+            Some(End::Reset) => ProbeOutcome::Unanswered("the server reset it at once".into()),
         };
     }
     for step in target.conversation.steps() {
         if let Err(problem) = peer.converse(step, target.probe_patience).await {
-            return Probe::Unanswered(problem);
+            return ProbeOutcome::Unanswered(problem);
         }
     }
-    Probe::Answered(begun.elapsed())
+    ProbeOutcome::Answered(begun.elapsed())
 }
 
 /// Ask again and again until told to stop, and at least once.
@@ -121,7 +121,7 @@ pub(super) async fn probe_until(target: Target, mut stop: watch::Receiver<bool>)
     let mut times = Vec::new();
     loop {
         match probe(&target).await {
-            Probe::Answered(time) => times.push(time),
+            ProbeOutcome::Answered(time) => times.push(time),
             lost => {
                 summary.lost += 1;
                 summary.problem = summary

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    Case, Neighbour, Probe, ProbeSummary, Target,
+    Case, Neighbour, ProbeOutcome, ProbeSummary, Target,
     case::Expected,
     peer::{End, Peer},
 };
@@ -19,13 +19,13 @@ pub struct CaseReport {
     /// What the server did with the hostile connections.
     pub server: ServerDid,
     /// A probe before anything was done.
-    pub before: Option<Probe>,
+    pub before: Option<ProbeOutcome>,
     /// Probes beside it.
     pub during: ProbeSummary,
     /// Who was there before, if the server holds several conversations on one connection.
     pub neighbour: Option<Neighbour>,
     /// A probe when the hostile connections were gone.
-    pub after: Option<Probe>,
+    pub after: Option<ProbeOutcome>,
     /// The resident memory of the server's process, if it is known and alive.
     pub memory: Option<Memory>,
     /// What else is worth to be known, in sentences.
@@ -174,7 +174,7 @@ impl CaseReport {
         if let (Some(pid), Some(false)) = (target.pid, alive) {
             failures.push(Failure::ProcessEnded(pid));
         }
-        if let Some(problem) = self.before.as_ref().and_then(Probe::problem) {
+        if let Some(problem) = self.before.as_ref().and_then(ProbeOutcome::problem) {
             failures.push(Failure::UnwellBefore(problem.into()));
         }
         if self.during.lost > 0 {
@@ -192,11 +192,13 @@ impl CaseReport {
             failures.push(Failure::NeighbourLost(problem.clone()));
         }
         match &self.after {
-            Some(Probe::Refused(problem)) => failures.push(Failure::NotAccepting(problem.clone())),
-            Some(Probe::Unanswered(problem)) => {
+            Some(ProbeOutcome::Refused(problem)) => {
+                failures.push(Failure::NotAccepting(problem.clone()))
+            }
+            Some(ProbeOutcome::Unanswered(problem)) => {
                 failures.push(Failure::UnwellAfter(problem.clone()));
             }
-            Some(Probe::Answered(_)) | None => {}
+            Some(ProbeOutcome::Answered(_)) | None => {}
         }
         let overdue = self.overdue();
         if overdue > 0 && (target.strict || self.case.expected() == Expected::Prompt) {
@@ -407,8 +409,8 @@ mod tests {
 
     fn judged(case: Case, target: &Target, change: impl FnOnce(&mut CaseReport)) -> Vec<Failure> {
         let mut report = CaseReport::new(case, 0);
-        report.before = Some(Probe::Answered(Duration::ZERO));
-        report.after = Some(Probe::Answered(Duration::ZERO));
+        report.before = Some(ProbeOutcome::Answered(Duration::ZERO));
+        report.after = Some(ProbeOutcome::Answered(Duration::ZERO));
         report.server.opened = 1;
         change(&mut report);
         report.judge(target, None);
@@ -447,16 +449,16 @@ mod tests {
     #[test]
     fn probes_are_judged_before_during_and_after() {
         let failures = judged(Case::Churn, &target(), |report| {
-            report.before = Some(Probe::Unanswered("cold".into()));
+            report.before = Some(ProbeOutcome::Unanswered("cold".into()));
             report.during.lost = 2;
             report.during.answered = 3;
-            report.after = Some(Probe::Unanswered("warm".into()));
+            report.after = Some(ProbeOutcome::Unanswered("warm".into()));
         });
         let expected = ["unwell-before", "others-unserved", "unwell-after"];
         assert_eq!(names(&failures), expected);
         assert!(failures[1].to_string().starts_with("2 of 5"));
         let failures = judged(Case::Churn, &target(), |report| {
-            report.after = Some(Probe::Refused("gone".into()));
+            report.after = Some(ProbeOutcome::Refused("gone".into()));
         });
         assert_eq!(names(&failures), ["not-accepting"]);
     }
@@ -470,16 +472,16 @@ mod tests {
             report.judge(&target(), None);
             report.verdict
         };
-        let passed = verdict(Probe::Answered(Duration::ZERO));
+        let passed = verdict(ProbeOutcome::Answered(Duration::ZERO));
         assert!(matches!(passed, Verdict::Skipped(_)), "{passed:?}");
-        let failed = verdict(Probe::Refused("gone".into()));
+        let failed = verdict(ProbeOutcome::Refused("gone".into()));
         assert!(matches!(failed, Verdict::Failed(_)), "{failed:?}");
     }
 
     #[test]
     fn a_process_that_ended_is_the_first_thing_told() {
         let mut report = CaseReport::new(Case::Churn, 0);
-        report.after = Some(Probe::Refused("gone".into()));
+        report.after = Some(ProbeOutcome::Refused("gone".into()));
         report.judge(&target().pid(7), Some(false));
         let expected = ["process-ended", "not-accepting"];
         assert_eq!(names(report.failures()), expected);

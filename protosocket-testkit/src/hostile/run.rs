@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Case, CaseReport, Memory, Probe, ProbeSummary, Target, Verdict, attack::attack,
+    Case, CaseReport, Memory, ProbeOutcome, ProbeSummary, Target, Verdict, attack::attack,
     probe as others, system,
 };
 
@@ -63,7 +63,7 @@ pub async fn run(case: Case, target: &Target) -> CaseReport {
 }
 
 /// Ask once as a well-behaved client: connect, hold the conversation, close.
-pub async fn probe(target: &Target) -> Probe {
+pub async fn probe(target: &Target) -> ProbeOutcome {
     others::probe(target).await
 }
 

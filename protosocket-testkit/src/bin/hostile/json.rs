@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use protosocket_testkit::hostile::{CaseReport, Probe, Verdict};
+use protosocket_testkit::hostile::{CaseReport, ProbeOutcome, Verdict};
 use serde::Serialize;
 
 use crate::args::Plan;
@@ -176,10 +176,10 @@ fn case(report: &CaseReport) -> Case {
     }
 }
 
-fn one(probe: &Probe) -> One {
+fn one(probe: &ProbeOutcome) -> One {
     One {
         answered_ms: match probe {
-            Probe::Answered(time) => Some(milliseconds(*time)),
+            ProbeOutcome::Answered(time) => Some(milliseconds(*time)),
             _ => None,
         },
         problem: probe.problem().map(str::to_owned),

@@ -16,7 +16,7 @@ use std::{
 };
 
 use args::{Command, Plan};
-use protosocket_testkit::hostile::{self, CaseReport, Failure, Probe, Verdict};
+use protosocket_testkit::hostile::{self, CaseReport, Failure, ProbeOutcome, Verdict};
 use table::Table;
 
 /// The server failed a case.
@@ -69,11 +69,11 @@ async fn run(plan: &Plan) -> io::Result<u8> {
     }
     let mut json = plan.json.as_ref().map(args::Json::open).transpose()?;
     match hostile::probe(&plan.target).await {
-        Probe::Refused(problem) => {
+        ProbeOutcome::Refused(problem) => {
             complain(format_args!("cannot reach {}: {problem}", plan.address));
             return Ok(UNREACHABLE);
         }
-        Probe::Unanswered(problem) => complain(format_args!(
+        ProbeOutcome::Unanswered(problem) => complain(format_args!(
             "{} does not serve anybody, before anything was done to it: {problem}\n\
              Are --request and --expect what it speaks?",
             plan.address
