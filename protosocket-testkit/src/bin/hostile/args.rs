@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fmt, fs,
-    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -201,7 +201,7 @@ impl Options {
                 "an address is missing: HOST:PORT, or a PORT of 127.0.0.1".into(),
             ));
         };
-        let address = resolve(&address.to_string_lossy())?;
+        let address = choose(resolve(&address.to_string_lossy())?, self.allowed);
         let mut target = match self.allowed {
             true => Target::that_may_be_attacked(address),
             false => {
@@ -244,19 +244,41 @@ impl Options {
     }
 }
 
-fn resolve(text: &str) -> Result<SocketAddr, UsageError> {
+/// The addresses of this name; at least one.
+fn resolve(text: &str) -> Result<Vec<SocketAddr>, UsageError> {
     if let Ok(port) = text.parse() {
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
+        return Ok(vec![(Ipv4Addr::LOCALHOST, port).into()]);
     }
     let expected = |what: &dyn fmt::Display| {
         UsageError(format!(
             "{text:?} is no address, expected HOST:PORT or a PORT of 127.0.0.1: {what}"
         ))
     };
-    let mut addresses = text.to_socket_addrs().map_err(|error| expected(&error))?;
-    addresses
-        .next()
-        .ok_or_else(|| expected(&"nothing has that name"))
+    let addresses = text.to_socket_addrs().map_err(|error| expected(&error))?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    match addresses.is_empty() {
+        false => Ok(addresses),
+        true => Err(expected(&"nothing has that name")),
+    }
+}
+
+/// Of several addresses of a name, the first at which something listens; or the first, at which the
+/// run then fails. An address that may not be attacked is not asked.
+fn choose(addresses: Vec<SocketAddr>, allowed: bool) -> SocketAddr {
+    /// As long as one of the others waits.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let first = addresses[0];
+    if addresses.len() == 1 {
+        return first;
+    }
+    let mut candidates = addresses
+        .into_iter()
+        .filter(|address| allowed || Target::new(*address).is_ok())
+        .peekable();
+    let otherwise = *candidates.peek().unwrap_or(&first);
+    candidates
+        .find(|address| TcpStream::connect_timeout(address, PATIENCE).is_ok())
+        .unwrap_or(otherwise)
 }
 
 /// The case of this name, or those of the group.
@@ -472,6 +494,28 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn of_several_addresses_the_first_that_listens_is_taken() {
+        let bind = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = |listener: &std::net::TcpListener| {
+            let address = listener.local_addr();
+            address.expect("it is bound")
+        };
+        let (gone, listening, other) = (bind(), bind(), bind());
+        let refused = address(&gone);
+        drop(gone);
+        let (listening, other) = ((address(&listening), listening), (address(&other), other));
+        assert_eq!(
+            choose(vec![refused, listening.0, other.0], false),
+            listening.0
+        );
+        assert_eq!(choose(vec![refused, refused], false), refused);
+        // One of another machine is neither asked nor taken, if there is one of this.
+        let foreign = "192.0.2.1:7".parse().expect("an address");
+        assert_eq!(choose(vec![foreign, listening.0], false), listening.0);
+        assert_eq!(choose(vec![foreign], true), foreign);
     }
 
     #[test]
