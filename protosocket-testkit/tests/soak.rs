@@ -97,7 +97,8 @@ fn help_tells_the_exit_codes() {
 #[test]
 fn a_report_that_cannot_be_written_is_told_before_any_load() {
     let output = soak(&["--long", "--json", "/nonexistent/report.json"]);
-    assert_eq!(output.status.code(), Some(SYSTEM));
+    assert_eq!(output.status.code(), Some(USAGE));
+    assert_eq!(output.stdout, b"");
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/report.json"));
 }
 

@@ -163,7 +163,7 @@ async fn a_report_that_cannot_be_written_is_told_before_anything_is_done() {
     let (_, address) = good();
     let [address] = against(&address);
     let output = hostile(&[&address, "--json", "/nonexistent/report.json"]).await;
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert_eq!(text(&output.stdout), "");
     assert!(text(&output.stderr).contains("/nonexistent/report.json"));
 }

@@ -67,7 +67,14 @@ async fn run(plan: &Plan) -> io::Result<u8> {
             plan.address
         ));
     }
-    let mut json = plan.json.as_ref().map(args::Json::open).transpose()?;
+    let json = plan.json.as_ref().map(args::Json::open).transpose();
+    let mut json = match json {
+        Ok(json) => json,
+        Err(error) => {
+            complain(format_args!("--json: {error}"));
+            return Ok(USAGE);
+        }
+    };
     match hostile::probe(&plan.target).await {
         ProbeOutcome::Refused(problem) => {
             complain(format_args!("cannot reach {}: {problem}", plan.address));

@@ -204,7 +204,7 @@ Options:
   -h, --help      print this
 
 Exit codes: 0 everything held, 1 something did not, 2 these arguments make no
-sense, 3 the system lacks what a case needs, which then says what.
+sense or the report cannot be written, 3 the system lacks what a case needs, which then says what.
 ",
         cases.concat(),
         Sabotage::ALL.map(Sabotage::name).join(", "),

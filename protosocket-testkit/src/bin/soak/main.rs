@@ -54,8 +54,7 @@ fn main() -> ExitCode {
         }
     };
     match execute(command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(NOT_HELD),
+        Ok(code) => code,
         Err(error) => {
             complain(format_args!("{error}"));
             ExitCode::from(SYSTEM)
@@ -63,18 +62,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> io::Result<bool> {
+fn exit_code(held: bool) -> ExitCode {
+    match held {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(NOT_HELD),
+    }
+}
+
+fn execute(command: Command) -> io::Result<ExitCode> {
     match command {
         Command::Help => io::stdout().lock().write_all(args::help().as_bytes())?,
         Command::Serve(orders) => server::serve(orders)?,
-        Command::Run(plan) => return run(&plan),
+        Command::Run(plan) => {
+            return match plan.json.as_deref().map(open_for_later).transpose() {
+                Ok(json) => run(&plan, json).map(exit_code),
+                Err(error) => {
+                    complain(format_args!("--json: {error}"));
+                    Ok(ExitCode::from(USAGE))
+                }
+            };
+        }
     }
-    Ok(true)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs the cases, and tells whether all held.
-fn run(plan: &Plan) -> io::Result<bool> {
-    let json = plan.json.as_deref().map(open_for_later).transpose()?;
+fn run(plan: &Plan, json: Option<File>) -> io::Result<bool> {
     let mut verdicts = Vec::new();
     let ran = run_cases(plan, &mut verdicts);
     // Whatever happened: what is in the file from before is not about this run.
