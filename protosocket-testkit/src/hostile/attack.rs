@@ -532,6 +532,13 @@ async fn pipeline(target: &Target, said: &[u8]) -> Result<Outcome, String> {
         search.feed(bytes);
         countable && search.found() >= times
     };
+    // What a server says to everybody is no answer.
+    if let Err(problem) = peer
+        .hear_greeting(&target.conversation, target.probe_patience)
+        .await
+    {
+        outcome.notes.push(format!("no greeting: {problem}"));
+    }
     let until = Instant::now() + target.patience;
     let end = peer
         .play_until(&mut output, Reading::All, until, enough, Some(QUIET))
@@ -543,6 +550,15 @@ async fn pipeline(target: &Target, said: &[u8]) -> Result<Outcome, String> {
     let after = peer.opened.elapsed();
     match end {
         Some(_) => outcome.count(peer, end, after),
+        // Every request of a conversation has an answer, be it any.
+        None if !peer.is_answered() => {
+            outcome.notes.push(format!(
+                "{} of {} bytes of requests were taken, and the connection was kept without an answer",
+                peer.sent,
+                said.len() as u64 * times
+            ));
+            outcome.count(peer, end, after);
+        }
         None => outcome.did.count_left(&peer),
     }
     Ok(outcome)

@@ -86,6 +86,8 @@ pub(super) enum Expected {
     /// Some deadline of the server closes it, unless the server took what came for a request and
     /// answered.
     DeadlineOrAnswer,
+    /// It is the peer that closes it, when the server has answered.
+    Answer,
     /// It is the peer that closes it.
     Nothing,
 }
@@ -276,7 +278,8 @@ impl Case {
             | Self::TlsHalfHello => Expected::Deadline,
             Self::Garbage(_) | Self::GiantLength(_) | Self::TlsHello => Expected::DeadlineOrAnswer,
             Self::Fin => Expected::Prompt,
-            Self::Reset | Self::Churn | Self::Pipelining => Expected::Nothing,
+            Self::Pipelining => Expected::Answer,
+            Self::Reset | Self::Churn => Expected::Nothing,
         }
     }
 

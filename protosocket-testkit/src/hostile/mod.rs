@@ -35,11 +35,13 @@
 //! - a neighbour, which was there before and holds the conversation again and again on one
 //!   connection, is not answered or is thrown out (there is none if the server does not hold a
 //!   second conversation on a connection);
+//! - one of these waits for longer than [`Target::max_wait`], although it is served in the end;
 //! - the server keeps its half of a connection beyond the patience after [`Case::Fin`];
 //! - the server's process, if [one is named](Target::pid), ends, or its memory grows beyond
 //!   [`Target::max_memory_growth`];
 //! - and, if the target is [`strict`](Target::strict), the server keeps a connection beyond the
-//!   patience that some deadline should have ended.
+//!   patience that some deadline should have ended, or one that has sent the requests of
+//!   [`Pipelining`](Case::Pipelining) without a byte of an answer.
 //!
 //! Strict, the connections of these cases must end: [`NeverSends`](Case::NeverSends),
 //! [`Dribble`](Case::Dribble), [`NeverReads`](Case::NeverReads), [`ZeroWindow`](Case::ZeroWindow),
@@ -47,6 +49,8 @@
 //! [`ConnectFlood`](Case::ConnectFlood), [`TlsHalfHello`](Case::TlsHalfHello); and those of
 //! [`Garbage`](Case::Garbage), [`GiantLength`](Case::GiantLength) and [`TlsHello`](Case::TlsHello)
 //! unless the server answered: then it took what came for a request, and may wait for the next.
+//!
+//! Several cases together are judged by [`memory_kept`]: a little that each of them leaves behind.
 //!
 //! A case is skipped, and has not passed, when no hostile peer was let in, or when this process ran
 //! out of files or ports: then it says nothing about the server.
@@ -70,7 +74,7 @@ mod probe;
 pub use probe::{Neighbour, ProbeOutcome, ProbeSummary};
 
 mod report;
-pub use report::{CaseReport, Failure, Memory, ServerDid, Verdict};
+pub use report::{CaseReport, Failure, Memory, ServerDid, Verdict, memory_kept};
 
 mod run;
 pub use run::{probe, run};

@@ -102,6 +102,13 @@ pub enum Failure {
         /// What went wrong first.
         problem: String,
     },
+    /// One of the others was served, but too late.
+    OthersWaited {
+        /// The longest that one of them waited.
+        waited: Duration,
+        /// For how long one may.
+        allowed: Duration,
+    },
     /// The connection of one who was there before was not served any more.
     NeighbourLost(String),
     /// The server let nobody in when the case was over.
@@ -118,6 +125,20 @@ pub enum Failure {
         peak: u64,
         /// By how many bytes it may grow.
         allowed: u64,
+    },
+    /// The server's process has more memory after several cases than it may.
+    MemoryKept {
+        /// In bytes, before the first case.
+        before: u64,
+        /// In bytes, after the last case.
+        after: u64,
+        /// By how many bytes it may grow.
+        allowed: u64,
+    },
+    /// The server took requests and answered none of them.
+    Unanswered {
+        /// For how long an answer was waited for.
+        patience: Duration,
     },
     /// The server kept connections that it should have closed.
     Kept {
@@ -164,8 +185,22 @@ impl CaseReport {
         match self.case.expected() {
             Expected::Prompt | Expected::Deadline => self.server.kept,
             Expected::DeadlineOrAnswer => self.server.kept_unanswered,
-            Expected::Nothing => 0,
+            Expected::Answer | Expected::Nothing => 0,
         }
+    }
+
+    /// The longest time until an answer that one of the others waited, beside the hostile peers or
+    /// when they were gone. Those without an answer are counted elsewhere.
+    pub fn longest_wait(&self) -> Option<Duration> {
+        let neighbour = self.neighbour.as_ref();
+        let after = match self.after {
+            Some(ProbeOutcome::Answered(time)) => Some(time),
+            _ => None,
+        };
+        self.during
+            .slowest
+            .max(neighbour.and_then(|neighbour| neighbour.slowest))
+            .max(after)
     }
 
     /// Give the verdict. `alive` says whether the process still runs, if one is watched.
@@ -184,6 +219,14 @@ impl CaseReport {
                 problem: self.during.problem.clone().unwrap_or_default(),
             });
         }
+        if let Some(waited) = self.longest_wait()
+            && waited > target.max_wait
+        {
+            failures.push(Failure::OthersWaited {
+                waited,
+                allowed: target.max_wait,
+            });
+        }
         if let Some(Neighbour {
             problem: Some(problem),
             ..
@@ -199,6 +242,13 @@ impl CaseReport {
                 failures.push(Failure::UnwellAfter(problem.clone()));
             }
             Some(ProbeOutcome::Answered(_)) | None => {}
+        }
+        let unanswered =
+            self.case.expected() == Expected::Answer && self.server.kept_unanswered > 0;
+        if unanswered && target.strict {
+            failures.push(Failure::Unanswered {
+                patience: target.patience,
+            });
         }
         let overdue = self.overdue();
         if overdue > 0 && (target.strict || self.case.expected() == Expected::Prompt) {
@@ -223,6 +273,25 @@ impl CaseReport {
             self.verdict = Verdict::Skipped("no hostile peer was let in".into());
         }
     }
+}
+
+/// Whether the server's process has kept too much: its memory after the last of these cases, in the
+/// order in which they were run, is more than [`Target::max_memory_growth`] above what it was
+/// before the first.
+///
+/// A server that leaves a little behind in each case passes each of them, and fails this. `None` if
+/// it has not, or if its memory is not known.
+pub fn memory_kept(reports: &[CaseReport], target: &Target) -> Option<Failure> {
+    let mut memories = reports.iter().filter_map(|report| report.memory);
+    let first = memories.next()?;
+    let (before, after) = (first.before, memories.next_back().unwrap_or(first).after);
+    let allowed = target.max_memory_growth;
+    let grown = after.saturating_sub(before);
+    (grown > allowed).then_some(Failure::MemoryKept {
+        before,
+        after,
+        allowed,
+    })
 }
 
 impl ServerDid {
@@ -301,11 +370,14 @@ impl Failure {
         match self {
             Self::UnwellBefore(_) => "unwell-before",
             Self::OthersUnserved { .. } => "others-unserved",
+            Self::OthersWaited { .. } => "others-waited",
             Self::NeighbourLost(_) => "neighbour-lost",
             Self::NotAccepting(_) => "not-accepting",
             Self::UnwellAfter(_) => "unwell-after",
             Self::ProcessEnded(_) => "process-ended",
             Self::MemoryGrew { .. } => "memory-grew",
+            Self::MemoryKept { .. } => "memory-kept",
+            Self::Unanswered { .. } => "unanswered",
             Self::Kept { .. } => "kept",
         }
     }
@@ -322,6 +394,10 @@ impl fmt::Display for Failure {
                 asked,
                 problem,
             } => write!(f, "{lost} of {asked} others were not served: {problem}"),
+            Self::OthersWaited { waited, allowed } => write!(
+                f,
+                "one of the others waited for {waited:.1?}, and may wait for {allowed:?}"
+            ),
             Self::NeighbourLost(problem) => {
                 write!(f, "a connection that was there before was lost: {problem}")
             }
@@ -339,6 +415,20 @@ impl fmt::Display for Failure {
                 Bytes(*peak),
                 Bytes(*allowed)
             ),
+            Self::MemoryKept {
+                before,
+                after,
+                allowed,
+            } => write!(
+                f,
+                "memory is {} after the last case, {} more than before the first, and may be {} more",
+                Bytes(*after),
+                Bytes(after.saturating_sub(*before)),
+                Bytes(*allowed)
+            ),
+            Self::Unanswered { patience } => {
+                write!(f, "no request was answered within {patience:?}")
+            }
             Self::Kept {
                 connections: 1,
                 patience,
@@ -447,6 +537,59 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_is_left_behind_adds_up() {
+        let mib = 1024 * 1024;
+        let kept = |befores_and_afters: &[(u64, u64)]| {
+            let mut reports = vec![CaseReport::new(Case::Fin, 0)];
+            for (before, after) in befores_and_afters {
+                let mut report = CaseReport::new(Case::Churn, 0);
+                report.memory = Some(Memory {
+                    before: before * mib,
+                    peak: after * mib,
+                    after: after * mib,
+                });
+                reports.push(report);
+            }
+            reports.push(CaseReport::new(Case::Fin, 0));
+            memory_kept(&reports, &target()).map(|failure| failure.to_string())
+        };
+        assert_eq!(kept(&[]), None);
+        assert_eq!(kept(&[(10, 40), (40, 74)]), None);
+        assert_eq!(kept(&[(10, 200), (200, 9)]), None);
+        let text = kept(&[(10, 40), (40, 75)]).expect("one more than 64 MiB");
+        assert!(
+            text.contains("75.0 MiB after the last case, 65.0 MiB more"),
+            "{text}"
+        );
+        assert!(kept(&[(10, 75)]).is_some());
+    }
+
+    #[test]
+    fn the_wait_of_each_of_the_others_is_judged() {
+        let limit = Duration::from_millis(700);
+        let target = target().max_wait(limit).expect("within bounds");
+        let slow = Some(limit + Duration::from_millis(1));
+        let changes: [fn(&mut CaseReport, Option<Duration>); 3] = [
+            |report, time| report.during.slowest = time,
+            |report, slowest| {
+                report.neighbour = Some(Neighbour {
+                    slowest,
+                    ..Neighbour::default()
+                });
+            },
+            |report, time| report.after = time.map(ProbeOutcome::Answered),
+        ];
+        for change in changes {
+            let failures = judged(Case::Churn, &target, |report| change(report, Some(limit)));
+            assert_eq!(failures, []);
+            let failures = judged(Case::Churn, &target, |report| change(report, slow));
+            assert_eq!(names(&failures), ["others-waited"]);
+            let text = failures[0].to_string();
+            assert!(text.contains("701.0ms, and may wait for 700ms"), "{text}");
+        }
+    }
+
+    #[test]
     fn probes_are_judged_before_during_and_after() {
         let failures = judged(Case::Churn, &target(), |report| {
             report.before = Some(ProbeOutcome::Unanswered("cold".into()));
@@ -504,7 +647,9 @@ mod tests {
         assert_eq!(kept(garbage, false, false), [""; 0]);
         assert_eq!(kept(garbage, true, false), ["kept"]);
         assert_eq!(kept(garbage, true, true), [""; 0]);
-        assert_eq!(kept(Case::Pipelining, true, false), [""; 0]);
+        assert_eq!(kept(Case::Pipelining, true, false), ["unanswered"]);
+        assert_eq!(kept(Case::Pipelining, false, false), [""; 0]);
+        assert_eq!(kept(Case::Pipelining, true, true), [""; 0]);
     }
 
     #[test]

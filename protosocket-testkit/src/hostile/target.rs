@@ -11,6 +11,7 @@ use super::Conversation;
 /// | [`patience`](Self::patience) | 5 s | 10 ms to 1 h |
 /// | [`probe_patience`](Self::probe_patience) | 5 s | 10 ms to 60 s |
 /// | [`probe_interval`](Self::probe_interval) | 100 ms | 1 ms to 60 s |
+/// | [`max_wait`](Self::max_wait) | 5 s | 1 ms to 1 h |
 /// | [`dribble_interval`](Self::dribble_interval) | 250 ms | 1 ms to 60 s |
 /// | [`connections`](Self::connections) | 500 | 1 to 20,000 |
 /// | [`churn`](Self::churn) | 500 | 1 to 100,000 |
@@ -29,6 +30,7 @@ pub struct Target {
     pub(super) patience: Duration,
     pub(super) probe_patience: Duration,
     pub(super) probe_interval: Duration,
+    pub(super) max_wait: Duration,
     pub(super) dribble_interval: Duration,
     pub(super) connections: usize,
     pub(super) churn: usize,
@@ -80,6 +82,7 @@ impl std::error::Error for TargetError {}
 const PATIENCE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 const PROBE_PATIENCE: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(60);
+const MAX_WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 const CONNECTIONS: RangeInclusive<usize> = 1..=20_000;
 const CHURN: RangeInclusive<usize> = 1..=100_000;
@@ -116,6 +119,7 @@ impl Target {
             patience: Self::DEFAULT_PATIENCE,
             probe_patience: Duration::from_secs(5),
             probe_interval: Duration::from_millis(100),
+            max_wait: Duration::from_secs(5),
             dribble_interval: Duration::from_millis(250),
             connections: 500,
             churn: 500,
@@ -179,6 +183,21 @@ impl Target {
     /// It is out of bounds.
     pub fn probe_interval(mut self, interval: Duration) -> Result<Self, TargetError> {
         self.probe_interval = time("probe_interval", interval, &INTERVAL)?;
+        Ok(self)
+    }
+
+    /// How long one of the others may wait beside a hostile peer and after it, from its connect or,
+    /// on the neighbour's connection, from its request to the end of the conversation. Who waits
+    /// longer is served too late, and the case fails.
+    ///
+    /// The default of 5 s lets a SYN get lost twice, which takes 3 s and is no fault of the server;
+    /// what it catches is a server that stands still. Lower it to what your clients put up with,
+    /// and raise it with [`probe_patience`](Self::probe_patience).
+    ///
+    /// # Errors
+    /// It is out of bounds.
+    pub fn max_wait(mut self, wait: Duration) -> Result<Self, TargetError> {
+        self.max_wait = time("max_wait", wait, &MAX_WAIT)?;
         Ok(self)
     }
 
@@ -250,7 +269,7 @@ impl Target {
     }
 
     /// How many bytes the resident memory of the server's process may grow in a case, above what
-    /// it was before that case.
+    /// it was before that case; and in several cases, as [`memory_kept`](super::memory_kept) judges it.
     ///
     /// # Errors
     /// It is out of bounds.
@@ -329,6 +348,7 @@ mod tests {
             ("patience", target().patience(long)),
             ("probe_patience", target().probe_patience(long)),
             ("probe_interval", target().probe_interval(Duration::ZERO)),
+            ("max_wait", target().max_wait(Duration::ZERO)),
             ("dribble_interval", target().dribble_interval(long)),
             ("connections", target().connections(20_001)),
             ("churn", target().churn(0)),

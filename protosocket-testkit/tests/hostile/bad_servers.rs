@@ -436,6 +436,65 @@ async fn a_process_that_ends_is_caught() {
     assert_eq!(names(&report), ["process-ended"], "{report}");
 }
 
+/// Every answer comes, and every answer comes late: nobody is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lets_others_wait_is_caught() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let address = serve(|mut stream| async move {
+        let mut request = [0; 6];
+        while stream.read_exact(&mut request).await.is_ok() {
+            tokio::time::sleep(PAUSE).await;
+            // Whoever has gone needs no answer.
+            let _ = stream.write_all(b"hello\r\n").await;
+        }
+    })
+    .await;
+    let target = line_echo(address, IN_VAIN);
+    let report = hostile::run(Case::NeverSends, &target).await;
+    assert!(report.passed(), "{report}");
+    assert!(report.longest_wait() >= Some(PAUSE), "{report}");
+    let target = target.max_wait(PAUSE / 2).expect("within bounds");
+    let report = hostile::run(Case::NeverSends, &target).await;
+    assert_eq!(names(&report), ["others-waited"], "{report}");
+    assert_eq!(report.during.lost, 0, "{report}");
+}
+
+/// A server that answers who waits for the answer, and not who asks ahead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_a_pipeline_and_answers_nothing_is_caught() {
+    let address = serve(|mut stream| async move {
+        // Whoever has gone needs no greeting, which is no answer.
+        let _ = stream.write_all(b"220 ready\r\n").await;
+        let mut buffer = vec![0; 4096];
+        let mut ahead = false;
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            ahead |= count > 6;
+            if !ahead {
+                let _ = stream.write_all(b"hello\r\n").await;
+            }
+        }
+    })
+    .await;
+    let conversation = Conversation::new().hear("220 ready\r\n");
+    let target =
+        line_echo(address, IN_VAIN).conversation(conversation.say("hello\n").hear("hello\r\n"));
+    let report = hostile::run(Case::Pipelining, &target).await;
+    assert!(report.passed(), "{report}");
+    let notes = report.notes.join("\n");
+    assert!(
+        notes.contains("0 of 20000 requests were answered"),
+        "{notes}"
+    );
+    assert!(notes.contains("120000 of 120000 bytes"), "{notes}");
+    let target = target.strict(true);
+    let report = hostile::run(Case::Pipelining, &target).await;
+    assert_eq!(names(&report), ["unanswered"], "{report}");
+    // Any answer will do, and there is none.
+    let conversation = Conversation::new().hear("220 ready\r\n").say("hello\n");
+    let report = hostile::run(Case::Pipelining, &target.conversation(conversation)).await;
+    assert_eq!(names(&report), ["unanswered"], "{report}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_accepts_too_slowly_is_caught() {
     let socket = TcpSocket::new_v4().expect("a socket");

@@ -2,12 +2,15 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::servers::{good, listen, serve};
 
@@ -46,6 +49,7 @@ async fn a_server_that_stands_it_exits_with_zero() {
         &[
             &[address.as_str(), "--json", path, "--pid", &pid],
             &["--patience", "60", "--probe-patience", "60"][..],
+            &["--max-wait", "60"],
             &["--max-memory-growth", "1099511627776"],
             &LINES,
             &cases.split(' ').collect::<Vec<_>>(),
@@ -99,6 +103,63 @@ async fn a_server_that_fails_exits_with_one() {
     let table = text(&output.stderr);
     assert!(table.contains("Are --request and --expect what it speaks?"));
     assert!(table.contains("6 not run"), "{table}");
+}
+
+/// Each case leaves so little behind that it passes, and all of them leave too much.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_leaves_a_little_behind_in_each_case_exits_with_one() {
+    const CASES: usize = 12;
+    // The memory is that of another process, in which nothing else happens.
+    let hoard = r#"n=0; while read -r _; do n=$((n + 1))
+        eval "x$n=\$(head -c 4000000 /dev/zero | tr '\\0' a)"; echo; done"#;
+    let mut process = Command::new("sh")
+        .args(["-c", hoard])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("there is a shell");
+    let pid = process.id().to_string();
+    let stdin = process.stdin.take().expect("a pipe");
+    let stdout = BufReader::new(process.stdout.take().expect("a pipe"));
+    let pipes = Arc::new(Mutex::new((stdin, stdout)));
+    let address = serve(move |mut stream| {
+        let pipes = pipes.clone();
+        async move {
+            let mut first = [0];
+            // Poison is what `garbage-ones` begins with, and nobody else.
+            if stream.read_exact(&mut first).await.is_ok() && first == [0xff] {
+                let (stdin, stdout) = &mut *pipes.lock().expect("no panic");
+                stdin.write_all(b"\n").expect("it reads");
+                stdout.read_line(&mut String::new()).expect("it answers");
+            } else {
+                // Whoever has gone needs no answer.
+                let _ = stream.write_all(b"hello\r\n").await;
+            }
+        }
+    })
+    .await;
+    let [address] = against(&address);
+    let limits = "--probe-patience 60 --max-wait 60 --patience 60 --max-memory-growth 25165824";
+    let output = hostile(
+        &[
+            &[address.as_str(), "--pid", &pid, "--json", "-"],
+            &LINES[..],
+            &limits.split(' ').collect::<Vec<_>>(),
+            &["--case", "garbage-ones"].repeat(CASES),
+        ]
+        .concat(),
+    )
+    .await;
+    process.kill().expect("our own child");
+    process.wait().expect("our own child");
+    let table = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{table}");
+    assert!(table.contains("12 ok, 0 failed, 0 skipped"), "{table}");
+    assert!(table.contains("FAILED: memory is"), "{table}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
+    assert_eq!(report["exit_code"], 1);
+    assert_eq!(report["failures"][0]["kind"], "memory-kept");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,7 @@ pub(crate) fn line_echo(address: SocketAddr, patience: Duration) -> Target {
     Target::new(address)
         .and_then(|target| target.patience(patience))
         .and_then(|target| target.probe_patience(PATIENCE))
+        .and_then(|target| target.max_wait(PATIENCE))
         .and_then(|target| target.probe_interval(Duration::from_millis(20)))
         .and_then(|target| target.connections(120))
         .and_then(|target| target.churn(60))

@@ -147,6 +147,10 @@ impl Options {
                 let interval = seconds(option, arguments)?;
                 self.set(move |target| target.probe_interval(interval));
             }
+            "max-wait" => {
+                let wait = seconds(option, arguments)?;
+                self.set(move |target| target.max_wait(wait));
+            }
             "dribble-interval" => {
                 let interval = seconds(option, arguments)?;
                 self.set(move |target| target.dribble_interval(interval));
@@ -402,6 +406,8 @@ What is done:
   --probe-patience S     how long the others wait, for each step [default: 5; 0.01 to 60]
   --probe-interval S     pause between two of the others, and two conversations of
                          the neighbour [default: 0.1; 0.001 to 60]
+  --max-wait S           how long one of the others may wait, from its connect or request
+                         to the end of the conversation [default: 5; 0.001 to 3600]
   --dribble-interval S   pause between two bytes of dribble and tiny-window
                          [default: 0.25; 0.001 to 60]
   --connections N        of a flood [default: 500; 1 to 20000]
@@ -417,7 +423,7 @@ What is done:
 
 What is told and judged:
   --pid N                watch this process: its end, its resident memory (Linux)
-  --max-memory-growth N  bytes that it may grow in one case
+  --max-memory-growth N  bytes that it may grow in one case, and may have kept after all
                          [default: 67108864; 0 to 1099511627776]
   --strict               judge as well whether the server ends what it should end
   --json FILE            write a report for machines; - is the standard output, and
@@ -425,21 +431,23 @@ What is told and judged:
   -h, --help             print this
 
 A case FAILS when one of the others is not served before, during or after it; when the
-neighbour is not served or loses its connection; when the process ends or grows beyond
-its bound; and when the server keeps its half of a connection for longer than the
+neighbour is not served or loses its connection; when one of these waits for longer
+than --max-wait; when the process ends or grows beyond its bound; and when the server keeps its half of a connection for longer than the
 patience after the peer has finished (fin).
 With --strict it also fails when the server keeps a connection for longer than the
 patience that a deadline should have ended: never-sends, dribble, never-reads,
 zero-window, tiny-window, half-open, connect-flood, tls-half-hello; and of garbage,
 giant-length and tls-hello what it did not answer, so what it must have taken for
-the beginning of a request. For a server that waits up to 120 s for a request, use
+the beginning of a request; and when it answers nothing at all to pipelining. For a server that waits up to 120 s for a request, use
 --strict --patience 130.
 Only told: closed (FIN) or reset, after how long, bytes answered, latencies. `left`
 are connections that the peer ended by itself. While a peer does not read, an end is
 seen at once on this machine, and elsewhere only if nothing stands before it.
 
-Exit code: 0 all as it should be; 1 the server failed a case, or a case that was asked
-for by --case could not be run; 2 bad arguments; 3 nothing listens at the address.
+Exit code: 0 all as it should be; 1 the server failed a case, or has more memory after
+the last than before the first and its bound, or a case that was asked for by --case
+could not be run; 2 bad arguments, or a --json FILE that cannot be written; 3 nothing
+listens at the address.
 "
     )
 }
@@ -562,7 +570,7 @@ mod tests {
             assert!(parse(&format!("7000 --{name} {beyond}")).is_err(), "{name}");
             bounds += 1;
         }
-        assert_eq!(bounds, 11);
+        assert_eq!(bounds, 12);
         assert!(matches!(parse("--help"), Ok(Command::Help)));
         assert!(matches!(parse("-h"), Ok(Command::Help)));
         assert!(matches!(parse("--list"), Ok(Command::List)));

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use protosocket_testkit::hostile::{CaseReport, ProbeOutcome, Verdict};
+use protosocket_testkit::hostile::{CaseReport, Failure, ProbeOutcome, Verdict};
 use serde::Serialize;
 
 use crate::args::Plan;
@@ -17,6 +17,8 @@ struct Run {
     passed: usize,
     failed: usize,
     skipped: usize,
+    /// What is wrong with the cases together.
+    failures: Vec<Reason>,
     cases: Vec<Case>,
     /// Cases that were not run, because there was no server left.
     not_run: Vec<&'static str>,
@@ -94,7 +96,12 @@ struct Memory {
 ///
 /// # Errors
 /// None that is known: everything in it can be written as JSON.
-pub(crate) fn text(plan: &Plan, reports: &[CaseReport], exit_code: u8) -> io::Result<String> {
+pub(crate) fn text(
+    plan: &Plan,
+    reports: &[CaseReport],
+    memory_kept: Option<&Failure>,
+    exit_code: u8,
+) -> io::Result<String> {
     let count = |name| {
         let verdicts = reports.iter().map(|report| verdict(report));
         verdicts.filter(|verdict| *verdict == name).count()
@@ -107,6 +114,7 @@ pub(crate) fn text(plan: &Plan, reports: &[CaseReport], exit_code: u8) -> io::Re
         passed: count("ok"),
         failed: count("failed"),
         skipped: count("skipped"),
+        failures: memory_kept.map(reason).into_iter().collect(),
         cases: reports.iter().map(case).collect(),
         not_run: plan.cases[reports.len()..]
             .iter()
@@ -125,10 +133,7 @@ fn verdict(report: &CaseReport) -> &'static str {
 }
 
 fn case(report: &CaseReport) -> Case {
-    let failures = report.failures().iter().map(|failure| Reason {
-        kind: failure.name(),
-        text: failure.to_string(),
-    });
+    let failures = report.failures().iter().map(reason);
     let server = &report.server;
     let during = &report.during;
     Case {
@@ -173,6 +178,13 @@ fn case(report: &CaseReport) -> Case {
         }),
         notes: report.notes.clone(),
         took_ms: milliseconds(report.took),
+    }
+}
+
+fn reason(failure: &Failure) -> Reason {
+    Reason {
+        kind: failure.name(),
+        text: failure.to_string(),
     }
 }
 

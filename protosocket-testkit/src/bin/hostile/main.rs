@@ -106,14 +106,13 @@ async fn run(plan: &Plan) -> io::Result<u8> {
             break;
         }
     }
-    let code = if reports.iter().any(|report| is_red(report, plan)) {
-        FAILED
-    } else {
-        0
-    };
-    out.write_all(table.summary(&reports, begun.elapsed()).as_bytes())?;
+    let kept = hostile::memory_kept(&reports, &plan.target);
+    let red = kept.is_some() || reports.iter().any(|report| is_red(report, plan));
+    let code = if red { FAILED } else { 0 };
+    let summary = table.summary(&reports, kept.as_ref(), begun.elapsed());
+    out.write_all(summary.as_bytes())?;
     if let Some(json) = &mut json {
-        json.write_all(json::text(plan, &reports, code)?.as_bytes())?;
+        json.write_all(json::text(plan, &reports, kept.as_ref(), code)?.as_bytes())?;
         json.flush()?;
     }
     Ok(code)

@@ -114,7 +114,12 @@ impl Table {
     }
 
     /// How it all went, in the last lines.
-    pub(crate) fn summary(&self, reports: &[CaseReport], took: Duration) -> String {
+    pub(crate) fn summary(
+        &self,
+        reports: &[CaseReport],
+        memory_kept: Option<&Failure>,
+        took: Duration,
+    ) -> String {
         let count = |wanted: fn(&Verdict) -> bool| {
             let verdicts = reports.iter().map(|report| &report.verdict);
             verdicts.filter(|verdict| wanted(verdict)).count()
@@ -139,6 +144,9 @@ impl Table {
                 mebibytes(first.before),
                 mebibytes(last.after)
             );
+        }
+        if let Some(failure) = memory_kept {
+            let _ = writeln!(text, "FAILED: {failure}");
         }
         let overdue = reports
             .iter()
