@@ -15,6 +15,7 @@ pub(crate) struct Ledger {
     told: AtomicU64,
     given_up: AtomicU64,
     heard: AtomicU64,
+    answered: AtomicU64,
     sums: Mutex<Sums>,
 }
 
@@ -52,6 +53,8 @@ pub(crate) struct Account {
     pub(crate) given_up: u64,
     /// Messages that reached a reactor, as the connections report them while they live.
     pub(crate) heard: u64,
+    /// Messages that left for the peer, as the connections report them while they live.
+    pub(crate) answered: u64,
     /// What connections that have ended say of themselves.
     pub(crate) ended: Totals,
     /// How connections ended, by name.
@@ -79,12 +82,15 @@ impl Ledger {
                 .collect()
         };
         let sums = self.lock();
+        // Before what was heard: an answer whose request is not counted yet would be one too many.
+        let answered = self.answered.load(Ordering::Relaxed);
         Account {
             opened: self.opened.load(Ordering::Relaxed),
             closed: self.closed.load(Ordering::Relaxed),
             told: self.told.load(Ordering::Relaxed),
             given_up: self.given_up.load(Ordering::Relaxed),
             heard: self.heard.load(Ordering::Relaxed),
+            answered,
             ended: sums.stats,
             reasons: named(&sums.reasons),
             refusals: named(&sums.refusals),
@@ -105,6 +111,11 @@ impl Account {
     /// Connections that ended for this reason.
     pub(crate) fn ended_by(&self, reason: &str) -> u64 {
         self.reasons.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Messages that were heard and not answered so far. Every request has one answer.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.heard.saturating_sub(self.answered)
     }
 
     /// Messages of ended connections that were answered, or counted for what became of them. Every
@@ -128,6 +139,8 @@ impl ConnectionObserver for Ledger {
 
     fn traffic(&self, delta: &ConnectionStats) {
         self.heard.fetch_add(delta.messages_in, Ordering::Relaxed);
+        self.answered
+            .fetch_add(delta.messages_out, Ordering::Relaxed);
     }
 
     fn closed(&self, _: &PeerAddress, reason: &CloseReason, stats: &ConnectionStats) {

@@ -69,6 +69,8 @@ pub(crate) struct State {
 /// A [`DrainReport`] that crosses a process boundary.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Drained {
+    /// Messages that were heard and not answered when it began.
+    pub(crate) in_flight: u64,
     pub(crate) finished: u64,
     pub(crate) forced: u64,
     pub(crate) failed: u64,
@@ -79,9 +81,10 @@ pub(crate) struct Drained {
     pub(crate) milliseconds: u64,
 }
 
-impl From<DrainReport> for Drained {
-    fn from(report: DrainReport) -> Self {
+impl Drained {
+    fn new(in_flight: u64, report: DrainReport) -> Self {
         Self {
+            in_flight,
             finished: report.finished as u64,
             forced: report.forced as u64,
             failed: report.failed as u64,
@@ -175,6 +178,7 @@ impl Serving {
 
     fn drain(&self, runtime: &Runtime, milliseconds: u64) -> Drained {
         let deadline = Duration::from_millis(milliseconds);
+        let in_flight = self.ledger.account().in_flight();
         let drains = self.handles.clone().map(|handle| {
             // At the same time, so that they share the deadline.
             runtime.spawn(async move { handle.drain(deadline).await })
@@ -184,7 +188,7 @@ impl Serving {
                 .block_on(drain)
                 .expect("a drain neither panics nor is aborted")
         });
-        reports.into_iter().sum::<DrainReport>().into()
+        Drained::new(in_flight, reports.into_iter().sum())
     }
 }
 

@@ -31,21 +31,24 @@ struct Plan {
 
 pub(super) async fn run(context: &Context, verdict: &mut Verdict) -> io::Result<()> {
     let connections = context.form.choose(25, 250, 250);
-    let longest = Duration::from_millis(context.form.choose(600, 2_500, 20_000));
+    // Before the first answer is due, every request has arrived, also where the machine is busy:
+    // whether that is so is judged.
+    let first = Duration::from_millis(context.form.choose(1_500, 2_000, 2_000));
+    let longest = first + Duration::from_millis(context.form.choose(100, 2_000, 18_000));
     let all_answered = Plan {
         what: "all answered",
         connections,
         never: 0,
-        delay: Duration::from_millis(500)..longest,
+        delay: first..longest,
         deadline: longest + Duration::from_secs(10),
     };
     let some_never = Plan {
         what: "some never",
         connections,
         never: connections / 7,
-        delay: Duration::from_millis(500)..Duration::from_millis(900),
+        delay: first..first + Duration::from_millis(400),
         // Longer than the answers take even where the machine is busy.
-        deadline: Duration::from_millis(context.form.choose(4_000, 5_000, 10_000)),
+        deadline: Duration::from_millis(context.form.choose(5_000, 6_000, 10_000)),
     };
     drain(context, &all_answered, verdict).await?;
     drain(context, &some_never, verdict).await
@@ -100,6 +103,11 @@ async fn drain(context: &Context, plan: &Plan, verdict: &mut Verdict) -> io::Res
     }
     let report = server.drained(plan.deadline)?;
     let (connections, never) = (plan.connections as u64, plan.never as u64);
+    verdict.exactly(
+        format!("{what}: in flight when the drain begins"),
+        requests,
+        report.in_flight,
+    );
     verdict.exactly(
         format!("{what}: answers that arrived"),
         requests - never,
