@@ -123,6 +123,16 @@ impl Server {
         self.hear(deadline + PATIENCE)
     }
 
+    /// Ends its threads and tells how many bytes they have kept, which must not serve any more.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended before.
+    pub(crate) fn end(&mut self) -> io::Result<u64> {
+        self.tell(Question::End)?;
+        self.hear(PATIENCE)
+    }
+
     /// Asks again and again, until its state is as it should be or `patience` is used up.
     ///
     /// # Errors

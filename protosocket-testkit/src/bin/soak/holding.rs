@@ -50,11 +50,6 @@ impl Holding {
         })
     }
 
-    /// Bytes in memory that are not live: the program itself, and what its allocator keeps.
-    pub(crate) fn rest(&self) -> u64 {
-        self.resident.saturating_sub(self.live_bytes)
-    }
-
     /// Whether this is no more than the baseline, but for what may be left over.
     pub(crate) fn is_back_at(&self, baseline: &Self) -> bool {
         self.live_bytes <= baseline.live_bytes + SPARE_BYTES

@@ -50,6 +50,9 @@ pub(crate) enum Question {
     State,
     /// To drain within so many milliseconds: a [`Drained`].
     Drain(u64),
+    /// To end its threads, and with that itself: how many bytes they gave back. Behind a drain, that
+    /// is what they have kept for the connections to come.
+    End,
 }
 
 /// What a server holds and has counted.
@@ -115,6 +118,7 @@ pub(crate) fn serve(orders: Orders) -> io::Result<()> {
         match serde_json::from_str(&line?)? {
             Question::State => say(&serving.state(&runtime))?,
             Question::Drain(deadline) => say(&serving.drain(&runtime, deadline))?,
+            Question::End => return say(&end(runtime)),
         }
     }
     Ok(())
@@ -190,6 +194,16 @@ impl Serving {
         });
         Drained::new(in_flight, reports.into_iter().sum())
     }
+}
+
+/// Ends the threads of the runtime, and tells how many bytes were live until then.
+fn end(runtime: Runtime) -> u64 {
+    /// A thread that nothing runs on ends at once.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let live = || counted(Resources::now().live_bytes);
+    let before = live();
+    runtime.shutdown_timeout(PATIENCE);
+    before.saturating_sub(live())
 }
 
 /// Deadlines that traffic of seconds meets.

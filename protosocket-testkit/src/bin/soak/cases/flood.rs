@@ -24,7 +24,8 @@ use crate::holding::Holding;
 use crate::machine;
 use crate::protocol::Request;
 use crate::verdict::{
-    FLOOD_MEMORY, Verdict, live_after_a_flood, rest_after_a_flood, slowest_beside_a_flood,
+    FLOOD_MEMORY, KEPT_BY_THREADS, Verdict, live_after_a_flood, resident_after_a_flood,
+    slowest_beside_a_flood,
 };
 
 /// How often a flood is tried whose canary waits for too long, which other programs on the machine
@@ -94,12 +95,21 @@ fn floods() -> Vec<Flood> {
 pub(super) async fn run(context: &Context, verdict: &mut Verdict) -> io::Result<()> {
     let time = Duration::from_millis(context.form.choose(200, 1_000, 10_000));
     let quiet_time = Duration::from_millis(context.form.choose(500, 2_000, 10_000));
+    // Of every kind, because threads keep for the next connection what the last one has needed.
+    let warm_time = Duration::from_millis(context.form.choose(20, 250, 250));
     let afterwards = Duration::from_millis(context.form.choose(500, 10_000, 10_000));
     let after_each = context.form.choose(false, false, true);
 
     let mut server = context.server()?;
     let address = server.addresses().patient;
     warm_up(address, 64).await?;
+    context.say(format_args!("warming up"), "flood");
+    let mut warm = Flooded::default();
+    for flood in floods() {
+        warm.add(flood.run(address, warm_time).await?);
+    }
+    verdict.exactly("warm-up: requests unanswered", 0, warm.unanswered);
+    verdict.exactly("warm-up: flooders that could not go on", 0, warm.failed);
     context.say(format_args!("quiet"), "flood");
     let idle = context.idle_server()?;
     warm_up(idle.addresses().patient, 1).await?;
@@ -111,7 +121,7 @@ pub(super) async fn run(context: &Context, verdict: &mut Verdict) -> io::Result<
     verdict.bytes("quiet: server memory", quiet.resident);
     verdict.bytes("quiet: live bytes of it", quiet.live_bytes);
 
-    let mut peak = 0;
+    let (mut peak, mut after) = (0, None);
     for flood in floods() {
         let servers = [&server, &idle];
         let flood_peak = judge_one(context, servers, flood, time, quiet_p99, verdict).await?;
@@ -123,21 +133,15 @@ pub(super) async fn run(context: &Context, verdict: &mut Verdict) -> io::Result<
         );
         peak = above.max(peak);
         if after_each {
-            judge_afterwards(
-                &format!("{flood}: "),
-                context,
-                &mut server,
-                &quiet,
-                afterwards,
-                verdict,
-            )
-            .await?;
+            let what = format!("{flood}: ");
+            after = Some(afterwards_of(&what, context, &mut server, afterwards, verdict).await?);
         }
     }
     verdict.bytes("the most memory above quiet", peak);
-    if !after_each {
-        judge_afterwards("", context, &mut server, &quiet, afterwards, verdict).await?;
-    }
+    let after = match after {
+        Some(after) => after,
+        None => afterwards_of("", context, &mut server, afterwards, verdict).await?,
+    };
     let state = server
         .wait_until(context.settling(), |state| state.connections == 0)
         .await?;
@@ -151,7 +155,7 @@ pub(super) async fn run(context: &Context, verdict: &mut Verdict) -> io::Result<
         .settle(Some(&quiet), context.settling())
         .await?
         .judge("server", &quiet, verdict);
-    Ok(())
+    judge_at_the_end(&mut server, &quiet, &after, verdict)
 }
 
 /// A flood of the first of the servers, its canary, and one of the idle server; returns the most
@@ -204,14 +208,14 @@ async fn judge_one(
     machine::peak_bytes(server.id())
 }
 
-async fn judge_afterwards(
+/// What the server holds some time after a flood.
+async fn afterwards_of(
     what: &str,
     context: &Context,
     server: &mut Server,
-    quiet: &Holding,
     wait: Duration,
     verdict: &mut Verdict,
-) -> io::Result<()> {
+) -> io::Result<Holding> {
     context.say(format_args!("afterwards"), "flood");
     tokio::time::sleep(wait).await;
     let after = server.holding()?;
@@ -220,15 +224,37 @@ async fn judge_afterwards(
         format!("{what}server memory {seconds} s afterwards"),
         after.resident,
     );
+    verdict.bytes(format!("{what}live bytes of it"), after.live_bytes);
+    Ok(after)
+}
+
+/// Ends the server, and judges what it held after the last flood, without what its threads kept for
+/// the connections to come: only their end tells how much that was.
+fn judge_at_the_end(
+    server: &mut Server,
+    quiet: &Holding,
+    after: &Holding,
+    verdict: &mut Verdict,
+) -> io::Result<()> {
+    const DEADLINE: Duration = Duration::from_secs(1);
+    server.begin_drain(DEADLINE)?;
+    server.drained(DEADLINE)?;
+    let kept = server.end()?;
     verdict.bytes_at_most(
-        format!("{what}live bytes of it"),
-        live_after_a_flood(quiet.live_bytes),
-        after.live_bytes,
+        "given back by its threads at their end",
+        KEPT_BY_THREADS,
+        kept,
+    );
+    verdict.percent_at_most(
+        "server memory without these, of quiet",
+        quiet.resident,
+        resident_after_a_flood(quiet.resident),
+        after.resident.saturating_sub(kept),
     );
     verdict.bytes_at_most(
-        format!("{what}the rest of it"),
-        rest_after_a_flood(quiet.rest()),
-        after.rest(),
+        "live bytes without these",
+        live_after_a_flood(quiet.live_bytes),
+        after.live_bytes.saturating_sub(kept),
     );
     Ok(())
 }
