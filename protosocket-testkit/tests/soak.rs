@@ -1,5 +1,5 @@
 //! The program `soak` from outside: its arguments, its exit codes, its report, and that a server that
-//! leaks, loses, stands still or dies is caught.
+//! leaks, hoards, loses, forgets, stands still or dies is caught.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -75,7 +75,10 @@ fn bad_arguments_are_told_and_exit_with_two() {
         (&["walk"][..], "open churn drain descriptors flood mixed"),
         (&["--fast"], "--fast"),
         (&["open", "--seed", "many"], "many"),
-        (&["--sabotage", "all"], "leak, lose, stall, die"),
+        (
+            &["--sabotage", "all"],
+            "leak, hoard, clutch, lose, forget, hurry, stall, die",
+        ),
         (&["serve", "--descriptors"], "missing argument"),
     ] {
         let output = soak(arguments);
@@ -157,6 +160,43 @@ fn a_server_that_loses_an_answer_is_caught() {
         &["open", "--sabotage", "lose"],
         "exchanges that failed",
     );
+}
+
+/// 8 MiB in one allocation, which the number of allocations does not show.
+#[test]
+fn a_server_that_hoards_memory_is_caught_behind_a_flood() {
+    let (_, report) = report("hoard", &["flood", "--sabotage", "hoard"]);
+    let broken = broken(&report);
+    for what in [
+        "server memory without these, of quiet",
+        "live bytes without these",
+    ] {
+        assert!(broken.contains(&what), "{what:?}: {broken:?}");
+    }
+    let count = "live allocations of the server afterwards";
+    assert!(!broken.contains(&count), "{broken:?}");
+}
+
+#[test]
+fn a_server_that_keeps_descriptors_is_caught() {
+    expect_broken(
+        "clutch",
+        &["descriptors", "--sabotage", "clutch"],
+        "descriptors of the server afterwards",
+    );
+}
+
+#[test]
+fn a_server_that_drops_an_answer_when_it_is_drained_is_caught() {
+    let what = "all answered: answers that arrived";
+    expect_broken("forget", &["drain", "--sabotage", "forget"], what);
+}
+
+/// What is answered before the drain begins says nothing about it.
+#[test]
+fn a_drain_with_less_in_flight_than_it_should_have_is_caught() {
+    let what = "all answered: in flight when the drain begins";
+    expect_broken("hurry", &["drain", "--sabotage", "hurry"], what);
 }
 
 #[test]

@@ -46,8 +46,16 @@ pub(crate) enum Form {
 pub(crate) enum Sabotage {
     /// Every connection leaves an allocation behind.
     Leak,
+    /// A connection behind the warm-up leaves 8 MiB behind, in one allocation.
+    Hoard,
+    /// Every tenth connection leaves a descriptor behind.
+    Clutch,
     /// One echo in some hundreds is not answered.
     Lose,
+    /// When the server is drained, one answer that is due later is dropped.
+    Forget,
+    /// What is to be answered later is answered at once.
+    Hurry,
     /// The threads of the server stand still now and then.
     Stall,
     /// The server's process ends after some hundreds of echoes.
@@ -142,12 +150,25 @@ impl Form {
 }
 
 impl Sabotage {
-    const ALL: [Self; 4] = [Self::Leak, Self::Lose, Self::Stall, Self::Die];
+    const ALL: [Self; 8] = [
+        Self::Leak,
+        Self::Hoard,
+        Self::Clutch,
+        Self::Lose,
+        Self::Forget,
+        Self::Hurry,
+        Self::Stall,
+        Self::Die,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Leak => "leak",
+            Self::Hoard => "hoard",
+            Self::Clutch => "clutch",
             Self::Lose => "lose",
+            Self::Forget => "forget",
+            Self::Hurry => "hurry",
             Self::Stall => "stall",
             Self::Die => "die",
         }
@@ -200,7 +221,8 @@ Options:
   --tiny          for seconds: whether this program works, nothing about the server
   --json FILE     write the figures to FILE as well
   --seed N        draw the same random traffic as the run that printed N
-  --sabotage WHAT break the server, to see that it is noticed: {}
+  --sabotage WHAT break the server, to see that it is noticed:
+                  {}
   -h, --help      print this
 
 Exit codes: 0 everything held, 1 something did not, 2 these arguments make no
@@ -282,7 +304,10 @@ mod tests {
             ("walk", "some of: open"),
             ("--json", "missing argument"),
             ("--seed many", "many"),
-            ("--sabotage all", "leak, lose, stall, die"),
+            (
+                "--sabotage all",
+                "leak, hoard, clutch, lose, forget, hurry, stall, die",
+            ),
             ("--fast", "--fast"),
             ("serve now", "now"),
         ] {

@@ -138,6 +138,8 @@ impl Serving {
             ledger: ledger.clone(),
             sabotage: orders.sabotage,
             echoes: Arc::default(),
+            connections: Arc::default(),
+            forgotten: Arc::default(),
         };
         let bind = |limits: Limits| -> io::Result<ProtosocketServer<Connector>> {
             ProtosocketServerConfig::default()
