@@ -131,6 +131,7 @@ impl Case {
 pub struct Corpus {
     pub(super) cases: Vec<Case>,
     pub(super) patience: Duration,
+    pub(super) longest_wait: Duration,
 }
 
 /// A corpus that cannot be used, by its file and case.
@@ -197,6 +198,7 @@ impl Corpus {
         Self {
             cases,
             patience: Duration::from_secs(20),
+            longest_wait: Duration::from_secs(1),
         }
     }
 
@@ -206,6 +208,18 @@ impl Corpus {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Let the canary beside a case wait so long for an answer, and not longer, or the case has
+    /// failed. One second by default: a poll takes milliseconds, also in a build for tests on a
+    /// machine that does much else, and who blocks a thread blocks it for seconds.
+    ///
+    /// What the machine took is not counted: the time for which the thread was ready and others ran,
+    /// as far as the system tells, or else by how much a thread comes late that only wakes up.
+    #[must_use]
+    pub fn longest_wait(mut self, longest_wait: Duration) -> Self {
+        self.longest_wait = longest_wait;
         self
     }
 

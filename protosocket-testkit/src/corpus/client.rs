@@ -39,7 +39,8 @@ pub struct ClientSetup {
 impl Corpus {
     /// Play each case's script as a server on a socket to a client that connects to it, while
     /// another connection of this thread echoes to a canary. The client's connection must end as
-    /// expected, and the canary must lose nothing.
+    /// expected, and the canary must lose nothing and wait no
+    /// longer than [`longest_wait`](Self::longest_wait).
     ///
     /// `client` connects and drives the client's connection. Everything runs on one thread, so a
     /// client that keeps it busy is noticed; tasks may be local.
@@ -59,11 +60,11 @@ impl Corpus {
         F: Future + 'static,
     {
         let cases: Vec<Case> = self.at(Level::Client).cloned().collect();
-        let patience = self.patience;
+        let (patience, longest_wait) = (self.patience, self.longest_wait);
         watched(Level::Client, patience, move |watch| {
             for case in &cases {
                 watch.begin(case.id());
-                on_one_thread(run(watch, case, patience, &client));
+                on_one_thread(run(watch, case, (patience, longest_wait), &client));
             }
         })
     }
@@ -103,14 +104,14 @@ impl Corpus {
 async fn run<F>(
     watch: &Watch,
     case: &Case,
-    patience: Duration,
+    (patience, longest_wait): (Duration, Duration),
     client: &impl Fn(ClientSetup) -> (F, Option<Received>),
 ) where
     F: Future + 'static,
 {
     let (address, served) = healthy();
     let healthy = tokio::task::spawn_local(served);
-    let canary = match Beside::start(address, LineEcho, patience).await {
+    let canary = match Beside::start(address, LineEcho, patience, longest_wait).await {
         Ok(canary) => canary,
         Err(problem) => return watch.fail(case.id(), problem),
     };

@@ -48,8 +48,9 @@
 //! behind the last one a script waits for the end of the connection. A peer reads what comes in
 //! passing; behind `"never_read"`, only what `read` and `read_end` ask for.
 //!
-//! The runners are [`Corpus::run_decoder`], [`Corpus::run_server`] and [`Corpus::run_client`]. All
-//! of them expect besides that no reason carries a control character of the peer's. A [`RuleIndex`]
+//! The runners are [`Corpus::run_decoder`], [`Corpus::run_server`] and [`Corpus::run_client`]. The
+//! latter two keep a canary beside every case, which must lose nothing and wait for no answer longer
+//! than [`Corpus::longest_wait`]. All of them expect besides that no reason carries a control character of the peer's. A [`RuleIndex`]
 //! says which case or test shows which rule, and finds those that nothing shows.
 
 mod bytes;
@@ -66,6 +67,7 @@ mod endings;
 pub use endings::{Ending, Endings, end_name};
 
 mod expect;
+mod heartbeat;
 mod play;
 
 mod report;

@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     Case, Corpus, Ending, Endings, Level,
+    heartbeat::Heartbeat,
     play::Player,
     report::{Report, Watch, watched},
     script::Step,
@@ -40,7 +41,8 @@ pub struct ServerSetup {
 impl Corpus {
     /// Play each case's script to a server on a socket, while a canary speaks with the same
     /// server. The connection must end as expected, and the canary must lose nothing: it has to be
-    /// answered after the offence as well.
+    /// answered after the offence as well, and no answer may take longer than
+    /// [`longest_wait`](Self::longest_wait).
     ///
     /// `serve` binds a server to 127.0.0.1 and returns its address and what drives it, which is
     /// dropped after the case. Everything runs on one thread, so a server that keeps it busy is
@@ -55,12 +57,13 @@ impl Corpus {
         F: Future + 'static,
     {
         let cases: Vec<Case> = self.at(Level::Server).cloned().collect();
-        let patience = self.patience;
+        let (patience, longest_wait) = (self.patience, self.longest_wait);
         watched(Level::Server, patience, move |watch| {
             for case in &cases {
                 watch.begin(case.id());
                 on_one_thread(async {
-                    run(watch, case, patience, exchange(), &serve).await;
+                    let waits = (patience, longest_wait);
+                    run(watch, case, waits, exchange(), &serve).await;
                 });
             }
         })
@@ -80,7 +83,7 @@ pub(super) fn on_one_thread(future: impl Future<Output = ()>) {
 async fn run<E, F>(
     watch: &Watch,
     case: &Case,
-    patience: Duration,
+    (patience, longest_wait): (Duration, Duration),
     exchange: E,
     serve: &impl Fn(ServerSetup) -> (SocketAddr, F),
 ) where
@@ -94,7 +97,8 @@ async fn run<E, F>(
         observer: observer.clone(),
     });
     let server = tokio::task::spawn_local(server);
-    let canary = match Beside::start(address, exchange, patience).await {
+    let beside = Beside::start(address, exchange, patience, longest_wait).await;
+    let canary = match beside {
         Ok(canary) => canary,
         Err(problem) => return watch.fail(case.id(), problem),
     };
@@ -157,6 +161,8 @@ async fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> std::io:
 pub(super) struct Beside {
     canary: Canary,
     answers: watch::Receiver<u64>,
+    heartbeat: Heartbeat,
+    longest_wait: Duration,
 }
 
 impl Beside {
@@ -164,7 +170,9 @@ impl Beside {
         address: SocketAddr,
         exchange: impl Exchange,
         patience: Duration,
+        longest_wait: Duration,
     ) -> Result<Self, String> {
+        let heartbeat = Heartbeat::start();
         let stream = TcpStream::connect(address).await;
         let stream = stream.map_err(|error| format!("the canary is not let in: {error}"))?;
         let (count, answers) = watch::channel(0);
@@ -173,16 +181,31 @@ impl Beside {
             ..CanaryConfig::default()
         };
         let canary = Canary::start(stream, Counting { exchange, count }, config);
-        let mut beside = Self { canary, answers };
+        let mut beside = Self {
+            canary,
+            answers,
+            heartbeat,
+            longest_wait,
+        };
         beside.is_answered().await;
         Ok(beside)
     }
 
-    /// Stop it after another answer. What it lost is an error.
+    /// Stop it after another answer. What it lost, or waited for too long, is an error.
     pub(super) async fn stop(mut self) -> Result<(), String> {
         self.is_answered().await;
-        let verdict = self.canary.stop().await.verdict();
-        verdict.map_err(|verdict| format!("the canary beside it suffered: {verdict}"))
+        let report = self.canary.stop().await;
+        let lost = self.heartbeat.stop().most_lost_in(report.max);
+        let verdict = report.verdict();
+        verdict.map_err(|verdict| format!("the canary beside it suffered: {verdict}"))?;
+        match report.max <= self.longest_wait + lost {
+            true => Ok(()),
+            false => Err(format!(
+                "the canary beside it waited too long: expected {:?} at most, it was {:?}, of \
+                 which the machine took {lost:?}: {report}",
+                self.longest_wait, report.max,
+            )),
+        }
     }
 
     /// Wait for two more answers: one may have been on its way. A canary that has ended has said

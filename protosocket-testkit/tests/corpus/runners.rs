@@ -1,6 +1,11 @@
 //! A runner that cannot fail proves nothing: each is shown something wrong.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use protosocket::{
     CloseReason, ConnectionObserver, ConnectionStats, DecodeError, Decoded, Decoder, EncodeError,
@@ -139,6 +144,70 @@ fn a_decoder_that_never_returns_hangs_no_test() {
     fails(&hurried().run_codec_client(|_| Spinning, line), "it hangs");
 }
 
+/// Lines, and a decoder that stands still at the first that is no canary's.
+struct Blocking {
+    lines: LinesCodec,
+    blocks: bool,
+}
+
+impl Blocking {
+    const FOR: Duration = Duration::from_millis(1500);
+
+    fn new() -> Self {
+        Self {
+            lines: lines_codec(),
+            blocks: true,
+        }
+    }
+}
+
+impl Decoder for Blocking {
+    type Message = String;
+
+    fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<String>, DecodeError> {
+        let decoded = self.lines.decode(input)?;
+        if let Decoded::Message(line) = &decoded
+            && !line.starts_with("canary")
+            && std::mem::take(&mut self.blocks)
+        {
+            let until = Instant::now() + Self::FOR;
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                std::thread::park_timeout(left);
+            }
+        }
+        Ok(decoded)
+    }
+}
+
+impl Encoder for Blocking {
+    type Message = String;
+
+    fn encode(&mut self, line: String, output: &mut SendBuffer) -> Result<(), EncodeError> {
+        self.lines.encode(line, output)
+    }
+}
+
+fn lines_codec() -> LinesCodec {
+    LinesCodec::new().max_length(64)
+}
+
+#[test]
+fn a_server_or_client_that_blocks_its_thread_is_seen() {
+    let hurried = || one(RIGHT).longest_wait(Duration::from_millis(200));
+    let blocked = "waited too long: expected 200ms";
+    let report = hurried().run_server(|| LineEcho, |setup| echo::serve(setup, |_| Blocking::new()));
+    fails(&report, blocked);
+    let report = hurried().run_codec_client(|_| Blocking::new(), line);
+    fails(&report, blocked);
+    // By default, too.
+    let report = one(RIGHT).run_codec_client(|_| Blocking::new(), line);
+    fails(&report, "waited too long: expected 1s");
+    // As long as it may be.
+    let patient = one(RIGHT).longest_wait(Duration::from_secs(20));
+    let report = patient.run_server(|| LineEcho, |setup| echo::serve(setup, |_| Blocking::new()));
+    report.expect_all();
+}
+
 /// A server by hand: it echoes lines and tells its observer, and does what it should not.
 fn careless(setup: ServerSetup, harm: Harm) -> (SocketAddr, impl Future) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -157,7 +226,8 @@ fn careless(setup: ServerSetup, harm: Harm) -> (SocketAddr, impl Future) {
                     let mut stats = ConnectionStats::default();
                     stats.messages_in = count;
                     let peer = PeerAddress::Ip(peer);
-                    (setup.observer).closed(&peer, &CloseReason::EndOfInput, &stats);
+                    let observer: &dyn ConnectionObserver = &*setup.observer;
+                    observer.closed(&peer, &CloseReason::EndOfInput, &stats);
                 }));
         }
     };
