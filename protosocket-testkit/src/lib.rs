@@ -10,6 +10,7 @@
 //! | What if any one operation fails? | [`fail_each_operation`] |
 //! | What if everything goes wrong at any time, in any order, and then the network is whole again? | [`simulation`]: connections, servers and clients on a virtual clock |
 //! | What do two machines make of a stream or a network of datagrams that loses, repeats and reorders? | [`simulation::MachinePair`], [`simulation::DatagramNetwork`] |
+//! | How did connections end, and what had they done? | [`Recorder`]: an observer that can be waited for |
 //! | Do others notice a bad peer? | [`Canary`] |
 //! | Does a server of any protocol, in any language, stand peers that mean harm? | [`hostile`], and the program of that name |
 //! | Does what must not get away with it come to the end that it should, everywhere? | `corpus` (a feature): bad inputs as data files, for decoders, live servers and clients |
@@ -77,7 +78,7 @@ mod random;
 pub use random::{Random, for_each_seed, for_each_seed_in_a_thread};
 
 mod recorder;
-pub use recorder::Recorder;
+pub use recorder::{Ending, Recorder, end_name};
 
 mod side;
 pub use side::{MachineSide, encoded};

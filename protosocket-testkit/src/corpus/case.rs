@@ -13,7 +13,7 @@ use toml::de::DeTable;
 
 use super::{
     bytes::bytes,
-    endings::ENDS,
+    expect::ENDS,
     expect::{Expect, Messages},
     script::{Cut, Step},
     toml_view::{Table, Value},

@@ -14,14 +14,14 @@ use tokio::{
 };
 
 use super::{
-    Case, Corpus, Endings, Level,
+    Case, Corpus, Level,
     collect::{Collect, Describe, Received},
     play::Player,
     report::{Report, Watch, watched},
     script::Step,
     server::{Beside, on_one_thread, play_to_end},
 };
-use crate::{LineEcho, Probe, echo};
+use crate::{LineEcho, Probe, Recorder, echo};
 
 /// What a client is to be made of for one case.
 #[derive(Debug, Clone)]
@@ -135,7 +135,7 @@ async fn attack<F>(
 where
     F: Future + 'static,
 {
-    let observer = Arc::new(Endings::new());
+    let observer = Arc::new(Recorder::new());
     let config = ConnectionConfig::client(case.limits(Limits::client()));
     let config = config.map_err(|error| error.to_string())?;
     let (listener, address) =
@@ -151,11 +151,11 @@ where
     let (stream, _) = accepted.map_err(|error| format!("accepting failed: {error}"))?;
     if script.contains(&Step::Reset) {
         // A reset that comes while the client still connects is a failure to connect.
-        let opened = timeout(patience, observer.opened()).await;
+        let opened = timeout(patience, observer.until_opened()).await;
         opened.map_err(|_| "the client does not open its connection".to_owned())?;
     }
     let mut player = Player::new(stream);
-    let ended = play_to_end(&mut player, script, observer.of(address), patience).await;
+    let ended = play_to_end(&mut player, script, observer.ending_of(address), patience).await;
     client.abort();
     let received = received.as_ref().map(|received| {
         received

@@ -11,14 +11,13 @@ use bytes::Bytes;
 use protosocket::{Codec, Decoder, Limits, PeerAddress, channel};
 
 use super::{
-    Case, Corpus, Ending, Level,
+    Case, Corpus, Level,
     collect::{Collect, Describe, Received},
-    end_name,
     expect::Messages,
     report::{Report, Watch, watched},
     script::Step,
 };
-use crate::{Random, Setup, Torture, Trace, TraceEnd};
+use crate::{Ending, Random, Setup, Torture, Trace, TraceEnd, end_name};
 
 /// Up to here, in bytes, every two-way split is tried in a connection as well.
 const EVERY_SPLIT: usize = 1024;

@@ -5,7 +5,41 @@ use std::fmt;
 use bytes::Bytes;
 use protosocket::ConnectionStats;
 
-use super::endings::Ending;
+use crate::Ending;
+
+/// Every name of an end that a case may expect.
+pub(super) const ENDS: &[&str] = &[
+    "end_of_input",
+    "no_senders",
+    "disconnect",
+    "handover",
+    "drained",
+    "age",
+    "decode/malformed",
+    "decode/too_large",
+    "decode/truncated",
+    "decode/no_progress",
+    "decode/overrun",
+    "decode/other",
+    "protocol",
+    "encode/too_large",
+    "encode/invalid",
+    "encode/shrunk",
+    "encode/other",
+    "send_buffer_full",
+    "output_finished",
+    "io",
+    "connect_timeout",
+    "handshake_timeout",
+    "first_message_timeout",
+    "message_timeout",
+    "idle_timeout",
+    "write_timeout",
+    "drain_timeout",
+    "aborted",
+    "panicked",
+    "dropped",
+];
 
 /// The messages that are decoded before the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +56,7 @@ pub(super) enum Messages {
 #[derive(Debug, Clone)]
 pub(super) struct Expect {
     pub(super) messages: Messages,
-    /// One of these names, as [`end_name`](super::end_name) gives them.
+    /// One of these names, as [`end_name`](crate::end_name) gives them.
     pub(super) ends: Vec<String>,
     /// What the reason must say to people.
     pub(super) says: Option<String>,

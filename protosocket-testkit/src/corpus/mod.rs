@@ -33,7 +33,7 @@
 //! | `script` | instead of `input`, what a peer does on a socket, step by step |
 //! | `cut` | `"reset"` or `"shut_down"`: run once for each prefix of `input`, cut off so |
 //! | `messages` | the messages that are decoded: a list, their number, or `"any"` |
-//! | `end` | how the connection ends, see [`end_name`]; several if the network decides |
+//! | `end` | how the connection ends, see [`end_name`](crate::end_name); several if the network decides |
 //! | `says` | a part of what the reason tells people |
 //! | `setting` | which variant of codec, server or client it is meant for; the test knows what it means |
 //! | `limits` | deadlines (`"200 ms"`, `"2 s"`) and limits of the connection |
@@ -62,9 +62,6 @@ pub use client::ClientSetup;
 
 mod collect;
 mod decoder;
-
-mod endings;
-pub use endings::{Ending, Endings, end_name};
 
 mod expect;
 mod heartbeat;

@@ -18,13 +18,13 @@ use tokio::{
 };
 
 use super::{
-    Case, Corpus, Ending, Endings, Level,
+    Case, Corpus, Level,
     heartbeat::Heartbeat,
     play::Player,
     report::{Report, Watch, watched},
     script::Step,
 };
-use crate::{Canary, CanaryConfig, Exchange};
+use crate::{Canary, CanaryConfig, Ending, Exchange, Recorder};
 
 /// What a server is to be made of for one case.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct ServerSetup {
     /// The limits of its connections.
     pub limits: Limits,
     /// What must be told of its connections.
-    pub observer: Arc<Endings>,
+    pub observer: Arc<Recorder>,
 }
 
 impl Corpus {
@@ -90,7 +90,7 @@ async fn run<E, F>(
     E: Exchange,
     F: Future + 'static,
 {
-    let observer = Arc::new(Endings::new());
+    let observer = Arc::new(Recorder::new());
     let (address, server) = serve(ServerSetup {
         case: case.clone(),
         limits: case.limits(Limits::server()),
@@ -118,14 +118,14 @@ async fn attack(
     case: &Case,
     script: &[Step],
     address: SocketAddr,
-    observer: &Endings,
+    observer: &Recorder,
     patience: Duration,
 ) -> Result<(), String> {
     let stream = connect(address, case.receive_buffer).await;
     let stream = stream.map_err(|error| format!("the server takes no connection: {error}"))?;
     let local = stream.local_addr().map_err(|error| error.to_string())?;
     let mut player = Player::new(stream);
-    let ending = play_to_end(&mut player, script, observer.of(local), patience).await?;
+    let ending = play_to_end(&mut player, script, observer.ending_of(local), patience).await?;
     case.expect.check(&ending, None)
 }
 

@@ -5,19 +5,18 @@ use std::{
     collections::HashMap,
     io,
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use protosocket::{
-    CloseReason, ConnectionObserver, ConnectionStats, InputPolicy, Limits, PeerAddress,
-    ReactorStatus, Refusal, SendLimits, Sender, SocketConnector, Transport,
+    InputPolicy, Limits, PeerAddress, ReactorStatus, SendLimits, Sender, SocketConnector, Transport,
 };
 use protosocket_server::{
     DrainReport, ProtosocketServerConfig, ServerConnection, ServerConnector, ServerHandle,
 };
 use protosocket_testkit::{
-    Random, for_each_seed_in_a_thread,
+    Random, Recorder, for_each_seed_in_a_thread,
     simulation::{
         Endpoint, Network, RunningConnection, SimListener, SimStream, Simulation, SimulationHandle,
         StreamConditions,
@@ -96,36 +95,6 @@ impl ServerConnector for Connector {
     }
 }
 
-/// Counts what happens to connections of the server.
-#[derive(Debug, Default)]
-struct Watcher(Mutex<Watched>);
-
-#[derive(Debug, Default, Clone)]
-struct Watched {
-    opened: usize,
-    closed: usize,
-    refused: usize,
-    accept_errors: usize,
-}
-
-impl ConnectionObserver for Watcher {
-    fn opened(&self, _: &PeerAddress) {
-        self.0.lock().unwrap().opened += 1;
-    }
-
-    fn closed(&self, _: &PeerAddress, _: &CloseReason, _: &ConnectionStats) {
-        self.0.lock().unwrap().closed += 1;
-    }
-
-    fn refused(&self, peer: Option<&PeerAddress>, _: Refusal) {
-        let mut watched = self.0.lock().unwrap();
-        match peer {
-            Some(_) => watched.refused += 1,
-            None => watched.accept_errors += 1,
-        }
-    }
-}
-
 /// What one client has to do with the server.
 struct Client {
     running: Rc<RefCell<Option<RunningConnection<Peer>>>>,
@@ -201,7 +170,7 @@ impl Scene {
         }
     }
 
-    fn serve(&mut self, watcher: Arc<Watcher>) -> (ServerHandle, usize) {
+    fn serve(&mut self, watcher: Arc<Recorder>) -> (ServerHandle, usize) {
         let policy = InputPolicy::Answering;
         let connector = Connector {
             simulation: self.simulation.handle(),
@@ -312,7 +281,7 @@ impl Scene {
 
 fn server_is_drained(random: &mut Random) {
     let mut scene = Scene::new(random);
-    let watcher = Arc::new(Watcher::default());
+    let watcher = Arc::new(Recorder::new());
     let (handle, most) = scene.serve(watcher.clone());
     let count = scene.random.within(1..12);
     let clients: Vec<Client> = (0..count).map(|_| scene.client()).collect();
@@ -362,8 +331,8 @@ fn server_is_drained(random: &mut Random) {
     );
     let report = report.take().expect("it has finished");
     assert_eq!(handle.connections(), 0);
-    let watched = watcher.0.lock().unwrap().clone();
-    assert_eq!(watched.opened, watched.closed);
+    let opened = watcher.opened();
+    assert_eq!(opened, watcher.closed().len());
     check_report(&report, there, begun, cut, &scene.served.borrow());
 
     // The network is whole again, and what the clients are told has been sent is whole.
@@ -376,7 +345,7 @@ fn server_is_drained(random: &mut Random) {
         .map(|_| ())
         .unwrap_err();
     assert_eq!(error.source.kind(), io::ErrorKind::ConnectionRefused);
-    assert_eq!(watcher.0.lock().unwrap().opened, watched.opened);
+    assert_eq!(watcher.opened(), opened);
     for client in &clients {
         check_client(client);
     }
