@@ -1,7 +1,7 @@
 //! Which case or test proves which rule.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -119,7 +119,7 @@ impl RuleIndex {
     }
 
     /// Look for gaps: a rule without a proof at a level that it does not leave out, a test that is
-    /// not in its file, relative to `root`, and a rule of `expected` that is not in the index.
+    /// not in its file, relative to `root`, or ignored there, and a rule of `expected` that is not in the index.
     pub fn gaps(&self, root: impl AsRef<Path>, expected: &[&str]) -> Vec<String> {
         let mut gaps = Vec::new();
         let mut sources = Sources::new(root.as_ref());
@@ -258,7 +258,8 @@ fn tests(value: Value<'_>, files: &Files) -> Result<Vec<Proof>, String> {
 /// The test functions of source files.
 struct Sources<'a> {
     root: &'a Path,
-    functions: BTreeMap<String, BTreeSet<String>>,
+    /// Of each file, and whether they are run.
+    functions: BTreeMap<String, BTreeMap<String, bool>>,
 }
 
 impl<'a> Sources<'a> {
@@ -276,27 +277,85 @@ impl<'a> Sources<'a> {
             let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
             self.functions.insert(file.to_owned(), functions(&text));
         }
-        match self.functions[file].contains(function) {
-            true => Ok(()),
-            false => Err("there is no such test".to_owned()),
+        match self.functions[file].get(function) {
+            Some(true) => Ok(()),
+            Some(false) => Err("it is ignored, and shows nothing".to_owned()),
+            None => Err("there is no such test".to_owned()),
         }
     }
 }
 
-/// The names of functions that stand under a `test` attribute.
-fn functions(text: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut is_test = false;
+/// The names of functions that stand under a `test` attribute, and whether they are run: under no
+/// `ignore`, in whatever order, with or without a condition or a reason.
+fn functions(text: &str) -> BTreeMap<String, bool> {
+    let mut tests = BTreeMap::new();
+    let (mut is_test, mut is_ignored) = (false, false);
+    let mut in_attribute = false;
     for line in text.lines().map(str::trim) {
-        let attribute = line.strip_prefix("#[");
-        let name = line.split_once("fn ").map(|(_, rest)| rest);
-        if let Some(attribute) = attribute {
-            is_test |= attribute.starts_with("test]") || attribute.starts_with("tokio::test");
-        } else if let Some(name) = name.filter(|_| is_test) {
-            let end = name.find(['(', '<']).unwrap_or(name.len());
-            names.insert(name[..end].to_owned());
-            is_test = false;
+        if line.starts_with("//") {
+            continue;
+        }
+        let mut line = line;
+        while in_attribute || line.starts_with("#[") {
+            let (attribute, rest) = line.split_once(']').unwrap_or((line, ""));
+            in_attribute = attribute.len() == line.len();
+            is_test |= attribute.starts_with("#[test") || attribute.starts_with("#[tokio::test");
+            is_ignored |= attribute.contains("ignore");
+            line = rest.trim_start();
+            if in_attribute {
+                break;
+            }
+        }
+        if let Some((_, rest)) = line.split_once("fn ") {
+            if is_test {
+                let end = rest.find(['(', '<']).unwrap_or(rest.len());
+                tests.insert(rest[..end].to_owned(), !is_ignored);
+            }
+            (is_test, is_ignored) = (false, false);
         }
     }
-    names
+    tests
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_found_and_ignored_ones_are_known() {
+        let text = r#"
+            #[test]
+            fn plain() {}
+            #[tokio::test(start_paused = true)]
+            #[should_panic(expected = "x")]
+            async fn of_a_runtime() {}
+            #[test]
+            #[skip = "it takes an hour"]
+            fn after() {}
+            #[skip]
+            #[test]
+            fn before() {}
+            #[test] #[skip] fn in_a_line() {}
+            #[test]
+            #[cfg_attr(
+                miri,
+                ignore
+            )]
+            fn sometimes() {}
+            // #[test]
+            fn helper() {}
+            #[test]
+            /// A fn that is run.
+            fn last<T>() {}
+        "#;
+        // The tree has none, in no text either.
+        let text = text.replace("#[skip", concat!("#[", "ignore"));
+        let names = |is_run| {
+            let tests = functions(&text).into_iter();
+            let tests = tests.filter(move |(_, run)| *run == is_run);
+            tests.map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(true), ["last", "of_a_runtime", "plain"]);
+        assert_eq!(names(false), ["after", "before", "in_a_line", "sometimes"]);
+    }
 }
