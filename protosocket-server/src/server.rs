@@ -219,9 +219,18 @@ fn reserve() -> Option<File> {
 /// that fails at once, over and over, must not keep a core busy.
 fn concerns_one_connection(error: &io::Error) -> bool {
     /// Errors of the network on a new connection that Linux reports by `accept`, and for which
-    /// the standard library has no name: ENONET, EPROTO, ENOPROTOOPT, EOPNOTSUPP, EHOSTDOWN.
+    /// the standard library has no name: ENONET, EPROTO, ENOPROTOOPT, EOPNOTSUPP, EHOSTDOWN. MIPS
+    /// and SPARC number them otherwise; there they wait, as what is not known does.
     const OF_LINUX: [i32; 5] = [64, 71, 92, 95, 112];
     let is_of_linux = cfg!(any(target_os = "linux", target_os = "android"))
+        && cfg!(not(any(
+            target_arch = "mips",
+            target_arch = "mips32r6",
+            target_arch = "mips64",
+            target_arch = "mips64r6",
+            target_arch = "sparc",
+            target_arch = "sparc64",
+        )))
         && (error.raw_os_error()).is_some_and(|number| OF_LINUX.contains(&number));
     is_of_linux
         || matches!(
