@@ -10,3 +10,4 @@ mod drain;
 mod network;
 mod peer;
 mod reconnect;
+mod vanished;
