@@ -50,6 +50,36 @@ fn every_rule_is_proven_where_it_applies() {
     );
 }
 
+/// Whether a test knows no sockets: it drives a connection, or a part of one, in memory.
+fn is_in_memory(proof: &Proof) -> bool {
+    let Proof::Test(test) = proof else {
+        return false;
+    };
+    const ON_SOCKETS: &str = "protosocket/tests/connection/transports.rs";
+    const IN_MEMORY: [&str; 4] = [
+        "protosocket/src/",
+        "protosocket/tests/",
+        "protosocket-testkit/tests/faults.rs",
+        "protosocket-testkit/tests/simulation/",
+    ];
+    !test.starts_with(ON_SOCKETS) && IN_MEMORY.iter().any(|path| test.starts_with(path))
+}
+
+#[test]
+fn what_a_server_or_a_client_is_said_to_do_is_shown_on_sockets() {
+    let index = index();
+    for id in index.ids() {
+        for level in [Level::Server, Level::Client] {
+            let proofs = index.proofs(id, level);
+            assert!(
+                proofs.is_empty() || !proofs.iter().all(is_in_memory),
+                "{id}: the level {level} is shown by the connection alone, and does not say so: \
+                 {proofs:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn cases_are_found_by_their_rules() {
     let index = index();

@@ -6,6 +6,7 @@ mod format;
 mod index;
 mod memory;
 mod runners;
+mod sockets;
 mod transport;
 
 use bytes::{Bytes, BytesMut};
