@@ -11,12 +11,13 @@ use std::{
     },
 };
 
-use protosocket::{
-    CloseReason, ConnectionObserver, ConnectionStats, PeerAddress, Refusal, TcpSocketListener,
-};
+use protosocket::{CloseReason, ConnectionObserver, ConnectionStats, PeerAddress, Refusal};
 use protosocket_server::ProtosocketServerConfig;
 
-use crate::common::{Connector, PATIENCE};
+use crate::{
+    common::PATIENCE,
+    process::{self, tell},
+};
 
 /// Set in the process that serves.
 const SERVES: &str = "PROTOSOCKET_TEST_SERVES";
@@ -27,11 +28,6 @@ const NAME: &str =
 #[derive(Debug, Default)]
 struct Teller {
     lacks: AtomicBool,
-}
-
-#[expect(clippy::print_stdout, reason = "this is how the two processes talk")]
-fn tell(what: &str) {
-    println!("\n@{what}");
 }
 
 impl ConnectionObserver for Teller {
@@ -52,27 +48,8 @@ impl ConnectionObserver for Teller {
 
 /// Serve until the other process is gone.
 fn serve() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .expect("there are descriptors for a runtime");
-    runtime.block_on(async {
-        let address = "127.0.0.1:0".parse().expect("it is an address");
-        let server = ProtosocketServerConfig::default()
-            .observer(Arc::new(Teller::default()))
-            .bind_tcp(address, Connector::<TcpSocketListener>::new())
-            .expect("a port is free");
-        let address = server.listener().map(TcpSocketListener::local_address);
-        let address = address.expect("it listens").expect("it is bound");
-        tell(&address.to_string());
-        let server = tokio::spawn(server);
-        let end = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));
-        tokio::select! {
-            _ = end => {}
-            ended = server => panic!("the server has ended: {ended:?}"),
-        }
-    });
+    let teller = Arc::new(Teller::default());
+    process::serve(ProtosocketServerConfig::default().observer(teller));
 }
 
 /// The process that serves, ended with its test.

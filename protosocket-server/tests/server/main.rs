@@ -10,6 +10,7 @@ mod logs;
 mod observer;
 mod panics;
 mod per_core;
+mod process;
 mod rates;
 mod socket_options;
 #[cfg(unix)]

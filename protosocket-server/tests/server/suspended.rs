@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -11,12 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protosocket::{
-    CloseReason, ConnectionObserver, ConnectionStats, Limits, PeerAddress, TcpSocketListener,
-};
+use protosocket::{CloseReason, ConnectionObserver, ConnectionStats, Limits, PeerAddress};
 use protosocket_server::ProtosocketServerConfig;
 
-use crate::common::{Connector, PATIENCE};
+use crate::{
+    common::PATIENCE,
+    process::{self, tell},
+};
 
 /// Set in the process that serves.
 const SERVES: &str = "PROTOSOCKET_TEST_IS_SUSPENDED";
@@ -44,11 +45,6 @@ const DEADLINES: [u64; 3] = [6, 20, 60];
 #[derive(Debug)]
 struct Teller;
 
-#[expect(clippy::print_stdout, reason = "this is how the two processes talk")]
-fn tell(what: &str) {
-    println!("\n@{what}");
-}
-
 impl ConnectionObserver for Teller {
     fn closed(&self, _: &PeerAddress, reason: &CloseReason, _: &ConnectionStats) {
         tell(reason.name());
@@ -57,35 +53,16 @@ impl ConnectionObserver for Teller {
 
 /// Serve until the other process is gone.
 fn serve(deadline: Duration) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .expect("there are descriptors for a runtime");
-    runtime.block_on(async {
-        let limits = Limits::server()
-            .first_message_timeout(deadline)
-            .message_timeout(deadline)
-            .idle_timeout(deadline)
-            .write_timeout(deadline);
-        let server = ProtosocketServerConfig::default()
+    let limits = Limits::server()
+        .first_message_timeout(deadline)
+        .message_timeout(deadline)
+        .idle_timeout(deadline)
+        .write_timeout(deadline);
+    process::serve(
+        ProtosocketServerConfig::default()
             .limits(limits)
-            .observer(std::sync::Arc::new(Teller))
-            .bind_tcp(
-                SocketAddr::from(([127, 0, 0, 1], 0)),
-                Connector::<TcpSocketListener>::new(),
-            )
-            .expect("a port is free");
-        let address = server.listener().map(TcpSocketListener::local_address);
-        let address = address.expect("it listens").expect("it is bound");
-        tell(&address.to_string());
-        let server = tokio::spawn(server);
-        let end = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));
-        tokio::select! {
-            _ = end => {}
-            ended = server => panic!("the server has ended: {ended:?}"),
-        }
-    });
+            .observer(std::sync::Arc::new(Teller)),
+    );
 }
 
 /// The process that serves, ended with its test.
