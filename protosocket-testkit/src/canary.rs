@@ -445,12 +445,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_a_loss_when_patience_ends() {
+        let started = Instant::now();
         let report = sing(|stream| async move {
             let _kept = stream;
             std::future::pending::<()>().await;
         })
         .await;
         assert_eq!((report.sent, report.lost), (4, 4));
+        assert!((10..12).contains(&started.elapsed().as_secs()));
         let end = report.end.expect("it does not wait for ever");
         assert!(end.contains("request 0 was not answered for 10s"), "{end}");
     }
