@@ -56,7 +56,7 @@ pub(crate) enum Sabotage {
     Forget,
     /// What is to be answered later is answered at once.
     Hurry,
-    /// The threads of the server stand still now and then.
+    /// Half of the time, whoever hears a request stands still.
     Stall,
     /// The server's process ends after some hundreds of echoes.
     Die,

@@ -25,6 +25,9 @@ const ONE_OF: u64 = 300;
 /// Of so many connections, one leaves a descriptor behind under [`Sabotage::Clutch`].
 const ONE_OF_CONNECTIONS: u64 = 10;
 
+/// Half of every such time, under [`Sabotage::Stall`], whoever hears a request stands still.
+const STALL_PERIOD: Duration = Duration::from_millis(500);
+
 /// The connection that leaves memory behind under [`Sabotage::Hoard`]: after the warm-up of a case,
 /// which takes 118 in `flood`, and before its end, which is beyond 180.
 const HOARDING: u64 = 150;
@@ -43,6 +46,8 @@ pub(crate) struct Connector {
     pub(crate) connections: Arc<AtomicU64>,
     /// An answer was dropped under [`Sabotage::Forget`].
     pub(crate) forgotten: Arc<AtomicBool>,
+    /// When the server started, from which [`Sabotage::Stall`] counts.
+    pub(crate) started: Instant,
 }
 
 impl ServerConnector for Connector {
@@ -107,8 +112,25 @@ impl InTasks {
     }
 }
 
+impl Connector {
+    /// Holds the thread until the half of the period in which nothing moves is over. In the way of
+    /// each request, so that no other thread can take over and hide it.
+    fn stall(&self) {
+        let period = STALL_PERIOD.as_nanos();
+        let into = Duration::from_nanos((self.started.elapsed().as_nanos() % period) as u64);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a thread that stands still is what is asked for"
+        )]
+        std::thread::sleep((STALL_PERIOD / 2).saturating_sub(into));
+    }
+}
+
 impl Reactor {
     fn echo(&mut self, context: &mut ReactorContext<'_, Codec>, payload: Frame) -> ReactorStatus {
+        if self.connector.sabotage == Some(Sabotage::Stall) {
+            self.connector.stall();
+        }
         if let Some(sabotage @ (Sabotage::Lose | Sabotage::Die)) = self.connector.sabotage {
             let before = self.connector.echoes.fetch_add(1, Ordering::Relaxed);
             if before % ONE_OF == ONE_OF - 1 {

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protosocket::{Limits, TcpSocketListener};
 use protosocket_server::{DrainReport, ProtosocketServer, ProtosocketServerConfig, ServerHandle};
@@ -14,7 +14,7 @@ use protosocket_testkit::Resources;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{self, Runtime};
 
-use crate::args::{Orders, Sabotage};
+use crate::args::Orders;
 use crate::holding::counted;
 use crate::ledger::{Account, Ledger};
 use crate::machine;
@@ -140,6 +140,7 @@ impl Serving {
             echoes: Arc::default(),
             connections: Arc::default(),
             forgotten: Arc::default(),
+            started: Instant::now(),
         };
         let bind = |limits: Limits| -> io::Result<ProtosocketServer<Connector>> {
             ProtosocketServerConfig::default()
@@ -158,11 +159,6 @@ impl Serving {
         };
         tokio::spawn(patient);
         tokio::spawn(impatient);
-        if orders.sabotage == Some(Sabotage::Stall) {
-            for _ in 0..WORKERS {
-                tokio::spawn(stall());
-            }
-        }
         Ok(serving)
     }
 
@@ -235,18 +231,6 @@ fn keep_quiet_about_panics_that_were_asked_for() {
             usual(panic);
         }
     }));
-}
-
-/// Hold a thread of the runtime now and then.
-async fn stall() {
-    loop {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a thread that stands still is what is asked for"
-        )]
-        std::thread::sleep(Duration::from_millis(250));
-    }
 }
 
 fn say(answer: &impl Serialize) -> io::Result<()> {
