@@ -30,8 +30,8 @@ pub mod codec;
 pub use codec::TokioCodec;
 pub use codec::{
     BufEncoder, Codec, DecodeError, Decoded, Decoder, EncodeError, Encoder, Input,
-    LengthDelimitedCodec, LinesCodec, Payload, PooledBuffer, PooledEncoder, SendBuffer, Serialize,
-    ToBuf, U32, Varint,
+    LengthDelimitedCodec, LinesCodec, LocalBytes, Payload, PooledBuffer, PooledEncoder, SendBuffer,
+    Serialize, ToBuf, U32, Varint,
 };
 
 mod end;

@@ -277,6 +277,8 @@ pub struct ReactorContext<'a, C: Codec> {
     send_buffer: &'a mut SendBuffer,
     limits: &'a SendLimits,
     now: Instant,
+    /// There was room for a message, and nothing has been sent since.
+    has_room: bool,
     refused: u64,
     failure: Option<Box<CloseReason>>,
 }
@@ -295,6 +297,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
             send_buffer,
             limits,
             now,
+            has_room: false,
             refused: 0,
             failure: None,
         }
@@ -311,7 +314,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         &mut self,
         message: <C as Encoder>::Message,
     ) -> Result<(), SendError<<C as Encoder>::Message>> {
-        if self.limits.has_room(self.send_buffer) {
+        if std::mem::take(&mut self.has_room) || self.limits.has_room(self.send_buffer) {
             Ok(self.send_buffer.encode(self.codec, message)?)
         } else {
             Err(self.refuse(message))
@@ -368,6 +371,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         message: <C as Encoder>::Message,
     ) -> Result<(), SendError<<C as Encoder>::Message>> {
         if self.limits.has_control_room(self.send_buffer) {
+            self.has_room = false;
             let unsent = self.send_buffer.unsent_bytes();
             self.send_buffer.encode(self.codec, message)?;
             if unsent >= self.limits.bulk_bytes {
@@ -407,6 +411,23 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     #[inline]
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// Whether `limits` leave room for a message. If so, the next [`send`](Self::send) need not look
+    /// again.
+    #[cfg(feature = "tokio")]
+    #[inline(always)]
+    pub(crate) fn look_for_room(&mut self, limits: &SendLimits) -> bool {
+        let has_room = limits.has_room(self.send_buffer);
+        // A finished output has a limit of its own.
+        self.has_room = has_room && self.limits.bulk_messages > 0;
+        has_room
+    }
+
+    #[cfg(feature = "tokio")]
+    #[inline]
+    pub(crate) fn send_buffer(&self) -> &SendBuffer {
+        self.send_buffer
     }
 
     /// Whether there is more to know than the reactor's answer.

@@ -10,17 +10,16 @@ use std::{
 };
 
 use protosocket::{
-    ActionId, Host, HostContext, LengthDelimitedCodec, Machine, MachineReactor, MessageReactor,
-    Output, PooledBuffer, ReactorContext, ReactorStatus, Rejected, Room, SendError, Sender,
-    StreamWithAddress, TcpSocketListener, U32, WeakSender,
+    ActionId, Host, HostContext, LengthDelimitedCodec, LocalBytes, Machine, MachineReactor,
+    MessageReactor, Output, Payload, PooledBuffer, ReactorContext, ReactorStatus, Rejected, Room,
+    SendError, Sender, StreamWithAddress, TcpSocketListener, U32, WeakSender,
 };
 use protosocket_server::{ProtosocketServerConfig, ServerConnection, ServerConnector};
 use tokio::net::TcpStream;
 
 use super::Server;
 
-type Codec = LengthDelimitedCodec<U32, Message>;
-type Message = PooledBuffer;
+type Codec<M> = LengthDelimitedCodec<U32, M>;
 
 pub(super) fn start() -> io::Result<Server> {
     serve(|_| Echo)
@@ -37,9 +36,10 @@ pub(super) fn start_machine() -> io::Result<Server> {
     serve(|_| MachineReactor::new(EchoMachine::default(), NoHost))
 }
 
-fn serve<R>(make: fn(Sender<R::LogicalOutbound>) -> R) -> io::Result<Server>
+fn serve<R, M>(make: fn(Sender<R::LogicalOutbound>) -> R) -> io::Result<Server>
 where
-    R: MessageReactor<Codec = Codec, LogicalOutbound: Send> + Send,
+    R: MessageReactor<Codec = Codec<M>, LogicalOutbound: Send> + Send,
+    M: Payload,
 {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = ProtosocketServerConfig::default().bind_tcp(address, Connector { make })?;
@@ -59,15 +59,16 @@ struct Connector<R: MessageReactor> {
     make: fn(Sender<R::LogicalOutbound>) -> R,
 }
 
-impl<R> ServerConnector for Connector<R>
+impl<R, M> ServerConnector for Connector<R>
 where
-    R: MessageReactor<Codec = Codec, LogicalOutbound: Send> + Send,
+    R: MessageReactor<Codec = Codec<M>, LogicalOutbound: Send> + Send,
+    M: Payload,
 {
-    type Codec = Codec;
+    type Codec = R::Codec;
     type Reactor = R;
     type SocketListener = TcpSocketListener;
 
-    fn codec(&self) -> Codec {
+    fn codec(&self) -> Codec<M> {
         Codec::new()
     }
 
@@ -87,43 +88,43 @@ where
 struct Echo;
 
 impl MessageReactor for Echo {
-    type Codec = Codec;
-    type Inbound = Message;
-    type Outbound = Message;
+    type Codec = Codec<LocalBytes>;
+    type Inbound = LocalBytes;
+    type Outbound = LocalBytes;
     type LogicalOutbound = Infallible;
 
     fn on_inbound_message(
         &mut self,
-        context: &mut ReactorContext<'_, Codec>,
-        message: Message,
+        context: &mut ReactorContext<'_, Codec<LocalBytes>>,
+        message: LocalBytes,
     ) -> ReactorStatus {
         context.reply(message)
     }
 
     fn on_outbound_message(
         &mut self,
-        _: &mut ReactorContext<'_, Codec>,
+        _: &mut ReactorContext<'_, Codec<LocalBytes>>,
         message: Infallible,
-    ) -> Result<(), SendError<Message>> {
+    ) -> Result<(), SendError<LocalBytes>> {
         match message {}
     }
 }
 
 struct ChannelEcho {
-    outbound: WeakSender<Message>,
-    sender: Option<Sender<Message>>,
+    outbound: WeakSender<PooledBuffer>,
+    sender: Option<Sender<PooledBuffer>>,
 }
 
 impl MessageReactor for ChannelEcho {
-    type Codec = Codec;
-    type Inbound = Message;
-    type Outbound = Message;
-    type LogicalOutbound = Message;
+    type Codec = Codec<PooledBuffer>;
+    type Inbound = PooledBuffer;
+    type Outbound = PooledBuffer;
+    type LogicalOutbound = PooledBuffer;
 
     fn on_inbound_message(
         &mut self,
-        _: &mut ReactorContext<'_, Codec>,
-        message: Message,
+        _: &mut ReactorContext<'_, Codec<PooledBuffer>>,
+        message: PooledBuffer,
     ) -> ReactorStatus {
         if self.sender.is_none() {
             self.sender = self.outbound.upgrade();
@@ -136,27 +137,27 @@ impl MessageReactor for ChannelEcho {
 
     fn on_outbound_message(
         &mut self,
-        context: &mut ReactorContext<'_, Codec>,
-        message: Message,
-    ) -> Result<(), SendError<Message>> {
+        context: &mut ReactorContext<'_, Codec<PooledBuffer>>,
+        message: PooledBuffer,
+    ) -> Result<(), SendError<PooledBuffer>> {
         context.send(message)
     }
 }
 
 #[derive(Default)]
 struct EchoMachine {
-    replies: VecDeque<Message>,
+    replies: VecDeque<PooledBuffer>,
 }
 
 impl Machine for EchoMachine {
-    type Codec = Codec;
+    type Codec = Codec<PooledBuffer>;
     type Command = Infallible;
     type Event = Infallible;
     type Action = Infallible;
     type ActionResult = Infallible;
     type Error = io::Error;
 
-    fn handle_inbound(&mut self, _: Instant, message: Message) -> Result<(), io::Error> {
+    fn handle_inbound(&mut self, _: Instant, message: PooledBuffer) -> Result<(), io::Error> {
         self.replies.push_back(message);
         Ok(())
     }
@@ -173,7 +174,7 @@ impl Machine for EchoMachine {
         None
     }
 
-    fn poll_output(&mut self, _: Instant, room: Room) -> Option<Output<Message>> {
+    fn poll_output(&mut self, _: Instant, room: Room) -> Option<Output<PooledBuffer>> {
         if room.is_empty() {
             return None;
         }

@@ -4,14 +4,14 @@ use std::{error::Error, fmt::Debug};
 
 use bytes::{Bytes, BytesMut};
 use protosocket::{
-    LengthDelimitedCodec, LinesCodec, Payload, PooledBuffer, TokioCodec, U32, Varint,
+    LengthDelimitedCodec, LinesCodec, LocalBytes, Payload, PooledBuffer, TokioCodec, U32, Varint,
 };
 use tokio_util::codec;
 
 use super::{Choices, codec as round_trip, decoder};
 use crate::{Trace, TraceEnd, trace};
 
-/// Arbitrary bytes for [`LengthDelimitedCodec`]: both prefixes, both payloads, with and without a
+/// Arbitrary bytes for [`LengthDelimitedCodec`]: both prefixes, all payloads, with and without a
 /// limit.
 ///
 /// # Panics
@@ -19,7 +19,7 @@ use crate::{Trace, TraceEnd, trace};
 pub fn length_delimited(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
     let (kind, max_length) = (
-        choices.below(4),
+        choices.below(6),
         choices.one_of(&[u64::MAX, 0, 100, 20_000]),
     );
     let bytes = choices.rest();
@@ -29,8 +29,14 @@ pub fn length_delimited(bytes: &[u8]) {
             u32_prefixed::<PooledBuffer>().max_length(max_length)
         }),
         2 => round_trip(bytes, || varint_prefixed::<Bytes>().max_length(max_length)),
-        _ => round_trip(bytes, || {
+        3 => round_trip(bytes, || {
             varint_prefixed::<PooledBuffer>().max_length(max_length)
+        }),
+        4 => round_trip(bytes, || {
+            u32_prefixed::<LocalBytes>().max_length(max_length)
+        }),
+        _ => round_trip(bytes, || {
+            varint_prefixed::<LocalBytes>().max_length(max_length)
         }),
     }
 }

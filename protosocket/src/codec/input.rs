@@ -1,4 +1,8 @@
+use std::rc::Rc;
+
 use bytes::{Buf, Bytes, BytesMut};
+
+use super::{LocalBytes, local_bytes::Memory as ReadMemory};
 
 /// Payloads below this size are copied out of the receive buffer, in bytes.
 ///
@@ -12,6 +16,8 @@ const SHARED_PAYLOAD: usize = 4 * 1024;
 #[derive(Debug)]
 pub struct Input<'a> {
     memory: Memory<'a>,
+    /// Where a slice stands.
+    origin: Option<Origin<'a>>,
     /// What `memory` held at first, to tell how much has been consumed.
     available: usize,
     /// How far the decoder has advanced past the end.
@@ -19,9 +25,16 @@ pub struct Input<'a> {
     ended: bool,
 }
 
+/// The read buffer of the thread, and where in it a slice ends.
+#[derive(Debug, Clone, Copy)]
+struct Origin<'a> {
+    memory: &'a Rc<ReadMemory>,
+    end: u32,
+}
+
 #[derive(Debug)]
 enum Memory<'a> {
-    /// A slice of the read buffer that all connections of a thread share.
+    /// Borrowed bytes, as a rule the read buffer that all connections of a thread share.
     Slice(&'a [u8]),
     /// The connection's own buffer, from which payloads can be split off.
     Buffer(&'a mut BytesMut),
@@ -35,8 +48,19 @@ impl<'a> Input<'a> {
         Self {
             available: bytes.len(),
             memory: Memory::Slice(bytes),
+            origin: None,
             overrun: 0,
             ended: false,
+        }
+    }
+
+    /// An input over what ends at `end` in the thread's read buffer.
+    #[cfg(feature = "tokio")]
+    #[inline(always)]
+    pub(crate) fn from_read_buffer(memory: &'a Rc<ReadMemory>, bytes: &'a [u8], end: u32) -> Self {
+        Self {
+            origin: Some(Origin { memory, end }),
+            ..Self::from_slice(bytes)
         }
     }
 
@@ -45,6 +69,7 @@ impl<'a> Input<'a> {
         Self {
             available: buffer.len(),
             memory: Memory::Buffer(buffer),
+            origin: None,
             overrun: 0,
             ended: false,
         }
@@ -96,7 +121,7 @@ impl<'a> Input<'a> {
         {
             *bytes = rest;
         } else {
-            self.advance_slowly(count);
+            self.advance_by_value(count);
         }
     }
 
@@ -121,6 +146,30 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// Step over `count` bytes and return them as a view of the buffer that they arrived in, if that
+    /// is the thread's, and otherwise as [`take`](Self::take) does.
+    ///
+    /// Taking more than is there returns what is there and ends the connection with
+    /// [`DecodeError::Overrun`].
+    ///
+    /// [`DecodeError::Overrun`]: super::DecodeError::Overrun
+    #[inline(always)]
+    pub fn share(&mut self, count: usize) -> LocalBytes {
+        if let Memory::Slice(bytes) = &mut self.memory
+            && let Some(Origin { memory, end }) = self.origin
+            && let Some(rest) = bytes.get(count..)
+        {
+            let start = end - bytes.len() as u32;
+            *bytes = rest;
+            LocalBytes::view(memory, start, end - rest.len() as u32)
+        } else {
+            let mut input = std::mem::take(self);
+            let payload = input.take(count);
+            *self = input;
+            payload.into()
+        }
+    }
+
     /// Step over `count` bytes and append them to `target`.
     ///
     /// Asking for more than is there copies what is there, and is reported as an overrun.
@@ -134,7 +183,7 @@ impl<'a> Input<'a> {
         } else {
             let available = count.min(self.len());
             target.extend_from_slice(&self.bytes()[..available]);
-            self.advance_slowly(count);
+            self.advance_by_value(count);
         }
     }
 
@@ -166,12 +215,12 @@ impl<'a> Input<'a> {
         self.overrun
     }
 
-    /// How much is left, if the input is a slice still and nothing was consumed beyond its end.
+    /// What is left, if the input is a slice still and nothing was consumed beyond its end.
     #[cfg(feature = "tokio")]
-    #[inline]
-    pub(crate) fn plain_rest(&self) -> Option<usize> {
-        match &self.memory {
-            Memory::Slice(bytes) if self.overrun == 0 => Some(bytes.len()),
+    #[inline(always)]
+    pub(crate) fn plain_rest(&self) -> Option<&'a [u8]> {
+        match self.memory {
+            Memory::Slice(bytes) if self.overrun == 0 => Some(bytes),
             _ => None,
         }
     }
@@ -186,7 +235,17 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// As [`advance`](Self::advance) where that is not simple. An input whose address nobody else is
+    /// given can be held in registers by the hot path.
+    #[inline(always)]
+    fn advance_by_value(&mut self, count: usize) {
+        let mut input = std::mem::take(self);
+        input.advance_slowly(count);
+        *self = input;
+    }
+
     #[cold]
+    #[inline(never)]
     fn advance_slowly(&mut self, count: usize) {
         let step = self.within(count);
         match &mut self.memory {
@@ -204,6 +263,13 @@ impl<'a> Input<'a> {
         } else {
             count
         }
+    }
+}
+
+/// No bytes.
+impl Default for Input<'_> {
+    fn default() -> Self {
+        Self::from_slice(&[])
     }
 }
 

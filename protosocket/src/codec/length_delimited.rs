@@ -2,7 +2,10 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
-use super::{DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, Payload, SendBuffer};
+use super::{
+    DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, Payload, SendBuffer,
+    send_buffer::OWN_SEGMENT,
+};
 
 /// How a length stands in front of a payload: [`U32`] or [`Varint`].
 pub trait LengthPrefix: 'static {
@@ -147,7 +150,8 @@ impl<P: LengthPrefix, T: Payload> Encoder for LengthDelimitedCodec<P, T> {
 
     #[inline(always)]
     fn encode(&mut self, message: T, output: &mut SendBuffer) -> Result<(), EncodeError> {
-        let size = message.length() as u64;
+        let payload = message.as_slice();
+        let size = payload.len() as u64;
         if size > self.max_length {
             return Err(EncodeError::TooLarge {
                 size,
@@ -155,7 +159,11 @@ impl<P: LengthPrefix, T: Payload> Encoder for LengthDelimitedCodec<P, T> {
             });
         }
         P::write(size, output);
-        message.put_into(output);
+        if payload.len() < OWN_SEGMENT {
+            output.put_slice(payload);
+        } else {
+            output.put_bytes(message.into_bytes());
+        }
         Ok(())
     }
 }

@@ -20,6 +20,11 @@ pub use length_delimited::{LengthDelimitedCodec, LengthPrefix, U32, Varint};
 mod payload;
 pub use payload::{Payload, PooledBuffer};
 
+mod local_bytes;
+pub use local_bytes::LocalBytes;
+#[cfg(feature = "tokio")]
+pub(crate) use local_bytes::Memory;
+
 mod lines;
 pub use lines::LinesCodec;
 

@@ -5,18 +5,18 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Input, SendBuffer};
+use super::{Input, LocalBytes};
 
-/// What a ready-made codec makes of a payload: [`Bytes`] or [`PooledBuffer`].
+/// What a ready-made codec makes of a payload: [`Bytes`], [`PooledBuffer`] or [`LocalBytes`].
 pub trait Payload: Sized + 'static {
     /// Take a payload of `length` bytes, which are there, from the front of `input`.
     fn take_from(input: &mut Input<'_>, length: usize) -> Self;
 
-    /// Its length, in bytes.
-    fn length(&self) -> usize;
+    /// Its bytes.
+    fn as_slice(&self) -> &[u8];
 
-    /// Append it to `output`.
-    fn put_into(self, output: &mut SendBuffer);
+    /// The same bytes, shared. Asked of payloads of 16 KiB or more, which are sent without a copy.
+    fn into_bytes(self) -> Bytes;
 }
 
 /// Cheap to clone and slice, and large ones are neither copied when they arrive nor when they
@@ -28,13 +28,29 @@ impl Payload for Bytes {
     }
 
     #[inline]
-    fn length(&self) -> usize {
-        self.len()
+    fn as_slice(&self) -> &[u8] {
+        self
     }
 
-    #[inline]
-    fn put_into(self, output: &mut SendBuffer) {
-        output.put_bytes(self);
+    fn into_bytes(self) -> Bytes {
+        self
+    }
+}
+
+/// Neither copied nor allocated for, but they stay on their thread.
+impl Payload for LocalBytes {
+    #[inline(always)]
+    fn take_from(input: &mut Input<'_>, length: usize) -> Self {
+        input.share(length)
+    }
+
+    #[inline(always)]
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+
+    fn into_bytes(self) -> Bytes {
+        self.to_bytes()
     }
 }
 
@@ -47,18 +63,13 @@ impl Payload for PooledBuffer {
         payload
     }
 
-    #[inline]
-    fn length(&self) -> usize {
-        self.len()
+    #[inline(always)]
+    fn as_slice(&self) -> &[u8] {
+        self
     }
 
-    #[inline(always)]
-    fn put_into(self, output: &mut SendBuffer) {
-        if self.len() <= POOLED_CAPACITY {
-            output.put_slice(&self);
-        } else {
-            output.put_bytes(Bytes::from(self.into_vec()));
-        }
+    fn into_bytes(self) -> Bytes {
+        self.into_vec().into()
     }
 }
 

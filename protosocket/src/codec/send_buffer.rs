@@ -7,7 +7,7 @@ use super::{EncodeError, Encoder};
 /// Owned payloads of at least this size ride as their own segment of the `writev`, in bytes.
 ///
 /// Below it, copying into contiguous memory is cheaper than another segment.
-const OWN_SEGMENT: usize = 16 * 1024;
+pub(super) const OWN_SEGMENT: usize = 16 * 1024;
 
 /// Written bytes are cut off the front of the contiguous memory once there are this many, in
 /// bytes, and at least as many as the unwritten ones: moving costs O(1) per byte sent.
@@ -157,14 +157,10 @@ impl SendBuffer {
         message: E::Message,
     ) -> Result<(), EncodeError> {
         let contiguous = self.contiguous.len();
-        let segments = self.segments.len();
+        let segment_bytes = self.segment_bytes;
         let result = encoder.encode(message, self);
         if result.is_ok() && self.contiguous.len() >= contiguous {
-            let mut length = self.contiguous.len() - contiguous;
-            if self.segments.len() > segments {
-                let payloads = self.segments.range(segments..);
-                length += payloads.map(|segment| segment.payload.len()).sum::<usize>();
-            }
+            let length = self.contiguous.len() - contiguous + self.segment_bytes - segment_bytes;
             match length {
                 // A message of no bytes is on the wire as soon as it is encoded.
                 0 => self.completed += 1,
@@ -172,7 +168,7 @@ impl SendBuffer {
             }
             return Ok(());
         }
-        self.take_back(contiguous, segments, result)
+        self.take_back(contiguous, segment_bytes, result)
     }
 
     /// Remove what a failed message has appended.
@@ -180,14 +176,17 @@ impl SendBuffer {
     fn take_back(
         &mut self,
         contiguous: usize,
-        segments: usize,
+        segment_bytes: usize,
         result: Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         if self.contiguous.len() < contiguous {
             return Err(EncodeError::Shrunk(contiguous - self.contiguous.len()));
         }
         self.contiguous.truncate(contiguous);
-        for segment in self.segments.drain(segments..) {
+        // INVARIANT: no segment is empty, so those that are too many are those of this message.
+        while self.segment_bytes > segment_bytes
+            && let Some(segment) = self.segments.pop_back()
+        {
             self.segment_bytes -= segment.payload.len();
         }
         result
@@ -301,7 +300,9 @@ impl SendBuffer {
     pub(crate) fn clear(&mut self) {
         self.contiguous.clear();
         self.written = 0;
-        self.segments.clear();
+        if !self.segments.is_empty() {
+            self.segments.clear();
+        }
         self.segment_bytes = 0;
         self.messages.clear();
         self.first = 0;

@@ -3,11 +3,14 @@
 //! An idle connection holds no buffer. A busy one borrows from here, and keeps a buffer only while
 //! there is something in it.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, rc::Rc};
 
 use bytes::BytesMut;
 
-use crate::{SendBuffer, codec::RETAINED};
+use crate::{
+    SendBuffer,
+    codec::{Memory as ReadMemory, RETAINED},
+};
 
 /// Bytes that one read takes at most into the shared buffer. Small messages want 64 to 128 KiB.
 pub(super) const SCRATCH: usize = 128 * 1024;
@@ -21,7 +24,7 @@ thread_local! {
 }
 
 struct Memory {
-    scratches: Vec<Box<[u8]>>,
+    scratches: Vec<Rc<ReadMemory>>,
     #[expect(
         clippy::vec_box,
         reason = "connections hold them by a pointer that is null when idle"
@@ -51,14 +54,48 @@ fn keep<T>(spares: &mut Vec<T>, spare: T) {
     }
 }
 
-pub(super) fn take_scratch() -> Box<[u8]> {
-    with(|memory| memory.scratches.pop())
-        .flatten()
-        .unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
+/// A scratch that nobody else holds.
+pub(super) fn take_scratch() -> Rc<ReadMemory> {
+    with(|memory| {
+        let scratches = &mut memory.scratches;
+        let free = scratches.iter_mut().position(is_free);
+        free.map(|index| scratches.swap_remove(index))
+    })
+    .flatten()
+    .unwrap_or_else(|| Rc::new(ReadMemory::Read(vec![0; SCRATCH].into())))
 }
 
-pub(super) fn give_scratch(scratch: Box<[u8]>) {
-    with(|memory| keep(&mut memory.scratches, scratch));
+/// Messages may hold on to it still: it is used again when they have let go.
+pub(super) fn give_scratch(mut scratch: Rc<ReadMemory>) {
+    with(|memory| {
+        let scratches = &mut memory.scratches;
+        if is_free(&mut scratch) {
+            scratches.truncate(SPARE - 1);
+        }
+        keep(scratches, scratch);
+    });
+}
+
+fn is_free(scratch: &mut Rc<ReadMemory>) -> bool {
+    Rc::get_mut(scratch).is_some()
+}
+
+/// The bytes to read into: those of another scratch than before if messages hold on to that.
+pub(super) fn writable(scratch: &mut Rc<ReadMemory>) -> &mut [u8] {
+    if !is_free(scratch) {
+        give_scratch(std::mem::replace(scratch, take_scratch()));
+    }
+    match Rc::get_mut(scratch) {
+        Some(ReadMemory::Read(memory)) => memory,
+        _ => unreachable!("a scratch that was taken is a read buffer, and belongs to nobody else"),
+    }
+}
+
+pub(super) fn bytes(scratch: &ReadMemory) -> &[u8] {
+    match scratch {
+        ReadMemory::Read(memory) => memory,
+        ReadMemory::Own(bytes) => bytes,
+    }
 }
 
 pub(super) fn take_send_buffer() -> Box<SendBuffer> {

@@ -1,6 +1,7 @@
 use std::{
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -8,7 +9,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::memory::{self, SCRATCH};
-use crate::{DecodeError, Decoded, Decoder, Input};
+use crate::{DecodeError, Decoded, Decoder, Input, codec::Memory};
 
 /// From this size on, a message is read into a buffer of its connection's own, in bytes, so that
 /// its payload can leave without a copy. Below it, the shared buffer and a copy are cheaper.
@@ -68,30 +69,96 @@ pub(super) enum Step<M> {
 /// The scratch buffer, borrowed for a poll, and the part of it that is unread.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    memory: Option<Box<[u8]>>,
+    memory: Option<Rc<Memory>>,
     start: usize,
     end: usize,
 }
 
 impl Scratch {
-    #[inline]
-    fn unread(&self) -> &[u8] {
-        match &self.memory {
-            Some(memory) => &memory[self.start..self.end],
-            None => &[],
-        }
-    }
-
     fn len(&self) -> usize {
         self.end - self.start
     }
 
-    fn clear(&mut self) {
-        (self.start, self.end) = (0, 0);
+    #[inline]
+    fn window(&self) -> Window<'_> {
+        let memory = self.memory.as_ref();
+        let read = memory.map_or(&[][..], |memory| &memory::bytes(memory)[..self.end]);
+        Window {
+            memory,
+            read,
+            unread: &read[self.start..],
+            ..Window::default()
+        }
     }
 
-    fn memory(&mut self) -> &mut [u8] {
-        self.memory.get_or_insert_with(memory::take_scratch)
+    /// Leave the last `unread` bytes of what was read.
+    #[inline]
+    pub(super) fn leave(&mut self, unread: usize) {
+        self.start = self.end - unread;
+    }
+
+    /// Read into it, over what was there.
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        limit: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        (self.start, self.end) = (0, 0);
+        let memory = memory::writable(self.memory.get_or_insert_with(memory::take_scratch));
+        let limit = limit.min(memory.len());
+        let mut buffer = ReadBuf::new(&mut memory[..limit]);
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        self.end = buffer.filled().len();
+        Poll::Ready(Ok(self.end))
+    }
+}
+
+/// What is unread in the scratch, while it is being decoded.
+// A copy of it is what the cold paths are given, so that the hot one can hold it in registers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Window<'a> {
+    memory: Option<&'a Rc<Memory>>,
+    /// All that the last read has brought.
+    read: &'a [u8],
+    /// The end of that.
+    unread: &'a [u8],
+    /// The next message begins with it, and the decoder has not asked for more than it holds.
+    plain: bool,
+    /// The size of the last message that was plainly decoded, until that is
+    /// [settled](ReceiveBuffer::settle); 0 if there is none.
+    last: usize,
+}
+
+impl<'a> Window<'a> {
+    /// How many bytes are unread.
+    #[inline]
+    fn len(&self) -> usize {
+        self.unread.len()
+    }
+
+    #[inline(always)]
+    fn input(&self, ended: bool) -> Input<'a> {
+        let input = match self.memory {
+            Some(memory) => Input::from_read_buffer(memory, self.unread, self.read.len() as u32),
+            None => Input::from_slice(self.unread),
+        };
+        input.ended(ended)
+    }
+
+    /// Step over `count` bytes.
+    fn advance(&mut self, count: usize) {
+        self.unread = &self.unread[count..];
+    }
+
+    /// Step back over `count` bytes.
+    fn step_back(&mut self, count: usize) {
+        let start = self.read.len() - self.unread.len();
+        self.unread = &self.read[start - count..];
+    }
+
+    fn clear(&mut self) {
+        self.unread = &[];
     }
 }
 
@@ -101,6 +168,15 @@ impl Drop for Scratch {
             memory::give_scratch(memory);
         }
     }
+}
+
+/// What a decoder did with what it was shown.
+struct Seen {
+    shown: usize,
+    consumed: usize,
+    overrun: usize,
+    /// The buffer that it had made of it.
+    moved: Option<Box<BytesMut>>,
 }
 
 impl ReceiveBuffer {
@@ -138,13 +214,7 @@ impl ReceiveBuffer {
         if self.skip == 0 && (self.large || self.need > LARGE) {
             return self.poll_read_kept(stream, sizes, cx);
         }
-        let memory = scratch.memory();
-        let limit = sizes.limit.min(memory.len());
-        let mut buffer = ReadBuf::new(&mut memory[..limit]);
-        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-        let count = buffer.filled().len();
-        (scratch.start, scratch.end) = (0, count);
-        Poll::Ready(Ok(count))
+        scratch.poll_read(stream, sizes.limit, cx)
     }
 
     /// Read behind what is kept, into memory that grows with what has arrived.
@@ -194,80 +264,140 @@ impl ReceiveBuffer {
     pub(super) fn decode<D: Decoder>(
         &mut self,
         decoder: &mut D,
-        scratch: &mut Scratch,
+        window: &mut Window<'_>,
         ended: bool,
         limit: usize,
     ) -> Step<D::Message> {
-        // Most messages lie whole in the scratch, one behind the other.
-        let unread = scratch.unread();
-        let shown = unread.len();
-        let result = if shown > 0 && shown >= self.need && self.kept.is_empty() && self.skip == 0 {
-            let mut input = Input::from_slice(unread).ended(ended);
-            let result = decoder.decode(&mut input);
-            let rest = input.plain_rest();
-            if let Ok(Decoded::Message(_)) = &result
-                && let Some(rest) = rest
-                && rest < shown
-                && shown - rest <= limit
-            {
-                scratch.start += shown - rest;
-                self.on_message(shown - rest);
-                match result {
-                    Ok(Decoded::Message(message)) => return Step::Message(message),
-                    _ => unreachable!("it was looked at above"),
-                }
+        let shown = window.len();
+        if !window.plain || shown == 0 {
+            if window.plain && !ended {
+                return Step::Starved;
             }
-            let (consumed, overrun) = (input.consumed(), input.overrun());
-            let moved = input.into_moved();
-            self.after_scratch(scratch, consumed, moved);
-            check_overrun(shown, overrun)
-                .and(result)
-                .and_then(|decoded| self.follow(decoded, consumed, shown, scratch, ended, limit))
-        } else {
-            Ok(None)
+            let step;
+            (step, *window) = self.decode_on(decoder, *window, ended, limit);
+            return step;
+        }
+        // Most messages lie whole in the scratch, one behind the other.
+        let mut input = window.input(ended);
+        // The answer is taken apart here and put together again for whoever is not the hot path:
+        // then it need not be in memory on its way to the reactor.
+        let decoded = match decoder.decode(&mut input) {
+            Ok(Decoded::Message(message)) => {
+                if let Some(rest) = input.plain_rest()
+                    && rest.len() < shown
+                    && shown - rest.len() <= limit
+                {
+                    window.unread = rest;
+                    window.last = shown - rest.len();
+                    return Step::Message(message);
+                }
+                Ok(Decoded::Message(message))
+            }
+            Ok(Decoded::Need(need)) => Ok(Decoded::Need(need)),
+            Ok(Decoded::Skip(count)) => Ok(Decoded::Skip(count)),
+            Err(error) => Err(error),
         };
-        match result {
-            Ok(Some(step)) => step,
-            Ok(None) => self.decode_on(decoder, scratch, ended, limit),
-            Err(error) => Step::Failed(Box::new(error)),
+        let seen = Seen {
+            shown,
+            consumed: input.consumed(),
+            overrun: input.overrun(),
+            moved: input.into_moved(),
+        };
+        let step;
+        (step, *window) = self.follow_odd(decoder, *window, seen, decoded, ended, limit);
+        step
+    }
+
+    /// Do what the decoder's answer to the whole window asks for, if that is no plain message.
+    #[inline(never)]
+    fn follow_odd<'a, D: Decoder>(
+        &mut self,
+        decoder: &mut D,
+        mut window: Window<'a>,
+        seen: Seen,
+        decoded: Result<Decoded<D::Message>, DecodeError>,
+        ended: bool,
+        limit: usize,
+    ) -> (Step<D::Message>, Window<'a>) {
+        let Seen {
+            shown, consumed, ..
+        } = seen;
+        self.settle(&mut window);
+        self.after_scratch(&mut window, consumed, seen.moved);
+        let followed = check_overrun(shown, seen.overrun)
+            .and(decoded)
+            .and_then(|decoded| self.follow(decoded, consumed, shown, &mut window, ended, limit));
+        match followed {
+            Ok(Some(step)) => (step, self.look(window)),
+            Ok(None) => self.decode_on(decoder, window, ended, limit),
+            Err(error) => (Step::Failed(Box::new(error)), window),
         }
     }
 
     /// Decode where the simple case does not hold: across reads, behind skips, at the end.
     #[inline(never)]
-    fn decode_on<D: Decoder>(
+    fn decode_on<'a, D: Decoder>(
         &mut self,
         decoder: &mut D,
-        scratch: &mut Scratch,
+        mut window: Window<'a>,
         ended: bool,
         limit: usize,
-    ) -> Step<D::Message> {
-        loop {
-            if !self.discard(scratch) {
-                return Step::Starved;
+    ) -> (Step<D::Message>, Window<'a>) {
+        self.settle(&mut window);
+        let step = loop {
+            if !self.discard(&mut window) {
+                break Step::Starved;
             }
-            let available = self.len(scratch);
+            let available = self.kept.len() + window.len();
             if available < self.need && !ended {
-                self.keep(scratch);
-                return Step::Starved;
+                self.keep_window(&mut window);
+                break Step::Starved;
             }
             if available == 0 {
-                return Step::Starved;
+                break Step::Starved;
             }
             if !self.kept.is_empty() && self.kept.len() < self.need {
                 // The decoder has said how much it needs, so less is not worth showing to it.
-                self.move_over(scratch, self.need - self.kept.len());
+                self.move_over(&mut window, self.need - self.kept.len());
             }
             let followed = self
-                .show(scratch, ended, |input| decoder.decode(input))
+                .show(&mut window, ended, |input| decoder.decode(input))
                 .and_then(|(result, consumed, shown)| {
-                    self.follow(result?, consumed, shown, scratch, ended, limit)
+                    self.follow(result?, consumed, shown, &mut window, ended, limit)
                 });
             match followed {
-                Ok(Some(step)) => return step,
+                Ok(Some(step)) => break step,
                 Ok(None) => {}
-                Err(error) => return Step::Failed(Box::new(error)),
+                Err(error) => break Step::Failed(Box::new(error)),
             }
+        };
+        (step, self.look(window))
+    }
+
+    /// Begin to decode what is unread in the scratch.
+    #[inline]
+    pub(super) fn open<'a>(&self, scratch: &'a Scratch) -> Window<'a> {
+        self.look(scratch.window())
+    }
+
+    /// What was not decoded of `scratch` is the rest of `window`.
+    #[inline]
+    pub(super) fn close(&mut self, mut window: Window<'_>) -> usize {
+        self.settle(&mut window);
+        window.len()
+    }
+
+    /// Whether the decoder can be shown the window as it is.
+    fn look<'a>(&self, mut window: Window<'a>) -> Window<'a> {
+        window.plain = self.kept.is_empty() && self.skip == 0 && self.need <= window.len();
+        window
+    }
+
+    /// Take note of the messages that were plainly decoded.
+    fn settle(&mut self, window: &mut Window<'_>) {
+        match std::mem::take(&mut window.last) {
+            0 => {}
+            last => self.on_message(last),
         }
     }
 
@@ -278,7 +408,7 @@ impl ReceiveBuffer {
         decoded: Decoded<M>,
         consumed: usize,
         shown: usize,
-        scratch: &mut Scratch,
+        window: &mut Window<'_>,
         ended: bool,
         limit: usize,
     ) -> Result<Option<Step<M>>, DecodeError> {
@@ -312,12 +442,12 @@ impl ReceiveBuffer {
                     return Err(too_large(need, limit));
                 }
                 self.need = need;
-                let all_shown = self.kept.is_empty() || scratch.len() == 0;
-                if all_shown || (self.len(scratch) < need && !ended) {
-                    self.keep(scratch);
+                let all_shown = self.kept.is_empty() || window.len() == 0;
+                if all_shown || (self.kept.len() + window.len() < need && !ended) {
+                    self.keep_window(window);
                     return Ok(Some(Step::Starved));
                 }
-                self.move_over(scratch, need - shown);
+                self.move_over(window, need - shown);
                 Ok(None)
             }
         }
@@ -334,12 +464,14 @@ impl ReceiveBuffer {
     pub(super) fn decode_end<D: Decoder>(
         &mut self,
         decoder: &mut D,
-        scratch: &mut Scratch,
+        mut window: Window<'_>,
     ) -> Step<D::Message> {
-        self.keep(scratch);
+        let window = &mut window;
+        self.settle(window);
+        self.keep_window(window);
         let result = match self.skip {
             0 => self
-                .show(scratch, true, |input| decoder.decode_end(input))
+                .show(window, true, |input| decoder.decode_end(input))
                 .and_then(|(result, consumed, _)| self.follow_end(result?, consumed)),
             _ => Err(DecodeError::Truncated { left: 0 }),
         };
@@ -367,9 +499,8 @@ impl ReceiveBuffer {
         Ok(message)
     }
 
-    /// Everything that was read and not decoded.
-    pub(super) fn into_unread(mut self, scratch: &mut Scratch) -> BytesMut {
-        self.keep(scratch);
+    /// Everything that was read and not decoded, between two polls.
+    pub(super) fn into_unread(self) -> BytesMut {
         self.kept
     }
 
@@ -389,14 +520,14 @@ impl ReceiveBuffer {
     }
 
     /// Discard what is to be skipped. Whether that is done.
-    fn discard(&mut self, scratch: &mut Scratch) -> bool {
+    fn discard(&mut self, window: &mut Window<'_>) -> bool {
         if self.skip > 0 {
             let kept = self.kept.len().min(clamp(self.skip));
             self.kept.advance(kept);
             self.moved = self.moved.min(self.kept.len());
             self.skip -= kept as u64;
-            let read = scratch.len().min(clamp(self.skip));
-            scratch.start += read;
+            let read = window.len().min(clamp(self.skip));
+            window.advance(read);
             self.skip -= read as u64;
             // What was skipped was a message, as a rule. A decoder that skips a part of one
             // consumes some more of it.
@@ -409,18 +540,18 @@ impl ReceiveBuffer {
     /// Returns its answer, how much it consumed, and how much it was shown.
     fn show<T>(
         &mut self,
-        scratch: &mut Scratch,
+        window: &mut Window<'_>,
         ended: bool,
         decode: impl FnOnce(&mut Input<'_>) -> T,
     ) -> Result<(T, usize, usize), DecodeError> {
         let from_scratch = self.kept.is_empty();
         let mut input = if from_scratch {
-            Input::from_slice(scratch.unread())
+            window.input(false)
         } else {
             Input::from_buffer(&mut self.kept)
         };
         // Bytes behind those that are shown may still be in the scratch.
-        let last = from_scratch || scratch.end == scratch.start;
+        let last = from_scratch || window.len() == 0;
         input = input.ended(ended && last);
         let shown = input.len();
         let result = decode(&mut input);
@@ -428,11 +559,11 @@ impl ReceiveBuffer {
         let overrun = input.overrun();
         if from_scratch {
             let moved = input.into_moved();
-            self.after_scratch(scratch, consumed, moved);
+            self.after_scratch(window, consumed, moved);
         } else if self.kept.len() <= self.moved {
             // What is left of `kept` stands in the scratch as well: go on there, where no
             // message has to be moved.
-            scratch.start -= self.kept.len();
+            window.step_back(self.kept.len());
             self.kept.clear();
             self.moved = 0;
         }
@@ -449,17 +580,17 @@ impl ReceiveBuffer {
     /// it had made of it.
     fn after_scratch(
         &mut self,
-        scratch: &mut Scratch,
+        window: &mut Window<'_>,
         consumed: usize,
         moved: Option<Box<BytesMut>>,
     ) {
         match moved {
             Some(buffer) => {
                 self.kept = *buffer;
-                scratch.clear();
+                window.clear();
                 self.moved = 0;
             }
-            None => scratch.start += consumed,
+            None => window.advance(consumed),
         }
         if consumed > 0 {
             self.need = 0;
@@ -467,24 +598,28 @@ impl ReceiveBuffer {
     }
 
     /// Move bytes from the scratch behind what is kept: as many as are missing, or somewhat more.
-    fn move_over(&mut self, scratch: &mut Scratch, missing: usize) {
+    fn move_over(&mut self, window: &mut Window<'_>, missing: usize) {
         self.top_up = (self.top_up * 2).clamp(TOP_UP, SCRATCH);
-        let count = missing.max(self.top_up).min(scratch.len());
-        let unread = scratch.unread();
-        self.kept.extend_from_slice(&unread[..count]);
-        scratch.start += count;
+        let count = missing.max(self.top_up).min(window.len());
+        self.kept.extend_from_slice(&window.unread[..count]);
+        window.advance(count);
         self.moved += count;
     }
 
     /// Keep all that is unread.
     pub(super) fn keep(&mut self, scratch: &mut Scratch) {
-        if scratch.len() > 0 {
-            if self.kept.capacity() == 0 && scratch.len() > LARGE {
+        self.keep_window(&mut scratch.window());
+        scratch.leave(0);
+    }
+
+    fn keep_window(&mut self, window: &mut Window<'_>) {
+        if window.len() > 0 {
+            if self.kept.capacity() == 0 && window.len() > LARGE {
                 self.kept = memory::take_receive_buffer();
             }
-            self.kept.extend_from_slice(scratch.unread());
+            self.kept.extend_from_slice(window.unread);
         }
-        scratch.clear();
+        window.clear();
         self.moved = 0;
     }
 }

@@ -1,6 +1,6 @@
 use std::{
     pin::Pin,
-    task::Context,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -21,8 +21,16 @@ pub(super) struct Timing {
     paused_since: Option<Instant>,
     /// Since when the peer has not read enough, and what had been written then.
     stalled: Option<(Instant, u64)>,
-    /// The alarm, and the instant that it is set for.
-    alarm: Option<(Instant, Pin<Box<dyn Alarm>>)>,
+    alarm: Option<SetAlarm>,
+}
+
+/// The one alarm of a connection.
+struct SetAlarm {
+    /// The instant that it is set for.
+    at: Instant,
+    /// Whom it wakes then; nobody before it is polled.
+    wakes: Option<Waker>,
+    alarm: Pin<Box<dyn Alarm>>,
 }
 
 /// The state of a connection at the end of a poll, as far as its deadlines depend on it.
@@ -41,6 +49,22 @@ pub(super) struct Snapshot {
     pub(super) unsent: bool,
     /// Nothing is queued, in flight or half received.
     pub(super) idle: bool,
+}
+
+impl SetAlarm {
+    fn set_for(&mut self, at: Instant) {
+        self.at = at;
+        self.wakes = None;
+        self.alarm.as_mut().reset(at);
+    }
+
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.alarm.as_mut().poll_due(cx).is_ready() {
+            return true;
+        }
+        self.wakes = Some(cx.waker().clone());
+        false
+    }
 }
 
 impl Timing {
@@ -123,21 +147,38 @@ impl Timing {
     ///
     /// The alarm is moved only to an earlier instant: one that is too early costs a wake at
     /// which it is set again, one wake per deadline instead of an adjustment per message.
-    pub(super) fn arm(&mut self, clock: &dyn Clock, at: Instant, cx: &mut Context<'_>) -> bool {
-        let (set_for, alarm) = self.alarm.get_or_insert_with(|| (at, clock.alarm(at)));
-        if at < *set_for {
-            *set_for = at;
-            alarm.as_mut().reset(at);
+    pub(super) fn arm(
+        &mut self,
+        clock: &dyn Clock,
+        now: Instant,
+        at: Instant,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let set = self.alarm.get_or_insert_with(|| SetAlarm {
+            at,
+            wakes: None,
+            alarm: clock.alarm(at),
+        });
+        if at < set.at {
+            set.set_for(at);
         }
-        if alarm.as_mut().poll_due(cx).is_pending() {
+        // It is set and knows whom to wake: most polls end here.
+        if now < set.at
+            && set
+                .wakes
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            return false;
+        }
+        if !set.is_due(cx) {
             return false;
         }
         if at <= clock.now() {
             return true;
         }
-        *set_for = at;
-        alarm.as_mut().reset(at);
-        alarm.as_mut().poll_due(cx).is_ready()
+        set.set_for(at);
+        set.is_due(cx)
     }
 
     /// The deadlines on the peer's input stand still while we do not read.

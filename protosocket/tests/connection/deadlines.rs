@@ -1,15 +1,26 @@
 //! Every deadline, by name, on a clock that the test moves.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use protosocket::{
-    Blame, Clock, CloseReason, Deadline, Decoded, InputPolicy, Limits, LinesCodec, ReactorStatus,
-    SendLimits,
+    Blame, Clock, CloseReason, Connection, ConnectionConfig, Deadline, Decoded, InputPolicy,
+    Limits, LinesCodec, ManualClock, ReactorStatus, SendLimits, channel,
 };
 
 use protosocket_testkit::{
-    Answer, ByHand, Framed, Opened, Raw, Setup, StreamEvent, always, echo, frame, framed, silent,
+    Answer, ByHand, Framed, Opened, Probe, Raw, Setup, StreamEvent, always, echo, frame, framed,
+    scripted_stream, silent,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -693,4 +704,38 @@ fn f24_a_write_deadline_that_comes_late_is_preceded_by_looks_for_room() {
     server.settle();
     assert_eq!(server.peer.written(), b"a\n");
     assert!(!server.connection.is_ended());
+}
+
+#[test]
+fn the_alarm_wakes_whoever_polled_last() {
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    let clock = ManualClock::new();
+    let (stream, _peer) = scripted_stream();
+    let (probe, _knobs) = Probe::new(echo());
+    let (_sender, receiver) = channel(4);
+    let limits = patient().idle_timeout(10 * SECOND);
+    let config = ConnectionConfig::server(limits)
+        .expect("one deadline is valid")
+        .with_clock(Arc::new(clock.clone()));
+    let mut connection = Connection::over(stream, LinesCodec::new(), probe, receiver, &config);
+    let mut poll = |task: &Arc<Woken>| {
+        let waker = Waker::from(task.clone());
+        pin!(&mut connection).poll(&mut Context::from_waker(&waker))
+    };
+    let [first, second] = [(); 2].map(|()| Arc::new(Woken(AtomicBool::new(false))));
+    for task in [&first, &first, &second] {
+        assert!(poll(task).is_pending());
+    }
+    clock.advance(10 * SECOND);
+    assert!(second.0.load(Ordering::Relaxed), "it was polled last");
+    let Poll::Ready(end) = poll(&second) else {
+        panic!("the deadline has passed");
+    };
+    assert_eq!(end.reason.name(), "idle_timeout");
 }

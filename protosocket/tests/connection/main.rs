@@ -7,6 +7,7 @@ mod failures;
 mod faults;
 mod input;
 #[cfg(target_os = "linux")]
+mod local_bytes;
 mod memory;
 mod output;
 mod receive;

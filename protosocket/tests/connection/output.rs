@@ -352,6 +352,23 @@ fn an_answering_reactor_is_refused_a_second_large_reply_and_told_so() {
 }
 
 #[test]
+fn control_that_takes_the_room_of_a_reply_has_it_refused() {
+    let refused = Rc::new(Cell::new(0));
+    let count = refused.clone();
+    let answer: Answer<OneByte> = Box::new(move |context, _| {
+        assert!(context.send_control(part(1, 2_000)).is_ok());
+        let reply = context.send(part(2, 2_000));
+        count.set(count.get() + usize::from(matches!(reply, Err(SendError::Full(_)))));
+        ReactorStatus::Continue
+    });
+    let mut server = Setup::bulk(1_000).open(one_byte(), answer);
+    server.peer.send("a");
+    server.settle();
+    assert_eq!(refused.get(), 1);
+    assert_eq!(server.peer.written_len(), 2_000);
+}
+
+#[test]
 fn partial_writes_of_every_length_resume_exactly() {
     // Contiguous pieces between segments of their own, and several messages in a piece.
     let sizes = [3, 16 * 1024, 1, 17_000, 20, 40_000, 16 * 1024 - 1];

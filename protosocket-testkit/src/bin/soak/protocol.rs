@@ -2,7 +2,7 @@
 //! first eight bytes are an operation and a number. An echo of a canary is one of them.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use protosocket::{Input, Payload, PooledBuffer, SendBuffer};
+use protosocket::{Input, Payload, PooledBuffer};
 
 /// The bytes of operation, number and argument, which begin the payload of a request.
 pub(crate) const HEAD: usize = 12;
@@ -120,14 +120,14 @@ impl Payload for Frame {
         }
     }
 
-    fn length(&self) -> usize {
-        self.bytes().len()
+    fn as_slice(&self) -> &[u8] {
+        self.bytes()
     }
 
-    fn put_into(self, output: &mut SendBuffer) {
+    fn into_bytes(self) -> Bytes {
         match self {
-            Self::Small(payload) => payload.put_into(output),
-            Self::Large(payload) => payload.put_into(output),
+            Self::Small(payload) => payload.into_bytes(),
+            Self::Large(payload) => payload,
         }
     }
 }

@@ -67,6 +67,10 @@ where
     fn decode(&mut self, cx: &mut Context<'_>, work: &mut Work, left: &mut usize) -> bool {
         // An earlier look in this poll may have found what the reactor has remedied since.
         work.paused = false;
+        if !self.input_ended && self.receive.len(&work.scratch) == 0 {
+            work.paused = self.is_paused(cx);
+            return !work.paused;
+        }
         loop {
             if let Some(more) = self.decode_run(cx, work, left) {
                 return more;
@@ -91,46 +95,63 @@ where
             _ => &limits.send,
         };
         let ended = self.input_ended;
-        while *left > 0 && self.phase == Phase::Open {
-            let has_room = has_room_to_answer(self.reactor.input_policy(), &limits.send, send);
+        let limit = limits.max_message_size;
+        let mut context = ReactorContext::new(&mut self.codec, send, send_limits, work.now);
+        let mut window = self.receive.open(&work.scratch);
+        let stop = loop {
+            if *left == 0 {
+                break Stop::Enough;
+            }
+            let has_room = match self.reactor.input_policy() {
+                InputPolicy::Answering => context.look_for_room(&limits.send),
+                InputPolicy::Multiplexing => limits.send.has_control_room(context.send_buffer()),
+            };
             if !has_room || self.reactor.poll_ready(cx).is_pending() {
-                work.paused = true;
-                return Some(false);
+                break Stop::Paused;
             }
-            let scratch = &mut work.scratch;
-            let limit = limits.max_message_size;
-            let mut step = self.receive.decode(&mut self.codec, scratch, ended, limit);
-            if ended && matches!(step, Step::Starved) {
-                if self.told_end_of_input {
-                    return Some(false);
-                }
-                step = self.receive.decode_end(&mut self.codec, scratch);
-                if let Step::Failed(error) = step {
-                    // What came before it is answered all the same.
-                    self.truncated = Some(error);
-                    step = Step::Starved;
-                }
-            }
-            let message = match step {
+            let codec = context.codec();
+            let message = match self.receive.decode(codec, &mut window, ended, limit) {
                 Step::Message(message) => message,
-                Step::Starved if ended => {
-                    self.end_input(work.now);
-                    return Some(false);
-                }
-                Step::Starved => return Some(true),
-                Step::Failed(error) => {
-                    self.on_decode_error(work.now, *error);
-                    return Some(false);
+                Step::Failed(error) => break Stop::Failed(error),
+                Step::Starved if !ended || self.told_end_of_input => break Stop::Starved,
+                Step::Starved => {
+                    match self.receive.decode_end(codec, std::mem::take(&mut window)) {
+                        Step::Message(message) => message,
+                        Step::Starved => break Stop::Starved,
+                        Step::Failed(error) => {
+                            // What came before it is answered all the same.
+                            self.truncated = Some(error);
+                            break Stop::Starved;
+                        }
+                    }
                 }
             };
             *left -= 1;
             self.stats.messages_in += 1;
-            let mut context = ReactorContext::new(&mut self.codec, send, send_limits, work.now);
             let status = self.reactor.on_inbound_message(&mut context, message);
             if status != ReactorStatus::Continue || context.has_outcome() {
-                let outcome = context.into_outcome();
+                break Stop::Told(status);
+            }
+        };
+        let unread = self.receive.close(window);
+        work.scratch.leave(unread);
+        let outcome = context.into_outcome();
+        match stop {
+            Stop::Enough => return Some(false),
+            Stop::Paused => {
+                work.paused = true;
+                return Some(false);
+            }
+            Stop::Starved if !ended => return Some(true),
+            Stop::Starved if self.told_end_of_input => {}
+            Stop::Starved => self.end_input(work.now),
+            Stop::Failed(error) => self.on_decode_error(work.now, *error),
+            Stop::Told(status) => {
                 self.obey(status, outcome);
-                return None;
+                return match self.phase {
+                    Phase::Open => None,
+                    _ => Some(false),
+                };
             }
         }
         Some(false)
@@ -240,7 +261,7 @@ where
             return false;
         }
         let mut memory = memory::take_scratch();
-        let mut buffer = ReadBuf::new(&mut memory);
+        let mut buffer = ReadBuf::new(memory::writable(&mut memory));
         let read = Pin::new(&mut self.stream.stream).poll_read(cx, &mut buffer);
         let count = buffer.filled().len();
         memory::give_scratch(memory);
@@ -267,6 +288,19 @@ where
             Poll::Pending => false,
         }
     }
+}
+
+/// Why a run of messages is over.
+enum Stop {
+    /// As many as may be before something is written.
+    Enough,
+    /// The reactor or the send buffer takes no more.
+    Paused,
+    /// Nothing more is complete.
+    Starved,
+    Failed(Box<DecodeError>),
+    /// The reactor has said more than `Continue`.
+    Told(ReactorStatus),
 }
 
 /// Whether there is room for what comes of another message.

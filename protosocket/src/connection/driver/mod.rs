@@ -317,7 +317,7 @@ where
         }
         let handover = matches!(reason, CloseReason::Handover).then(|| Handover {
             stream: self.stream.stream,
-            unread: self.receive.into_unread(&mut Scratch::default()),
+            unread: self.receive.into_unread(),
             codec: self.codec,
             reactor: self.reactor,
         });

@@ -63,7 +63,7 @@ where
             self.looks = 0;
             return false;
         };
-        if at > work.now && !self.timing.arm(self.config.clock(), at, cx) {
+        if at > work.now && !self.timing.arm(self.config.clock(), work.now, at, cx) {
             self.looks = 0;
             return false;
         }
