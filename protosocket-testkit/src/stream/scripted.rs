@@ -65,6 +65,8 @@ struct State {
     reads: VecDeque<Read>,
     max_read: usize,
     bytes_read: usize,
+    /// How many reads have brought bytes.
+    reads_done: usize,
     read_waker: Option<Waker>,
     /// How many bytes the peer still takes.
     window: usize,
@@ -119,6 +121,7 @@ pub fn scripted_stream() -> (ScriptedStream, StreamPeer) {
         reads: VecDeque::new(),
         max_read: usize::MAX,
         bytes_read: 0,
+        reads_done: 0,
         read_waker: None,
         window: usize::MAX,
         max_write: usize::MAX,
@@ -158,6 +161,11 @@ impl StreamPeer {
     /// One read returns at most this many bytes.
     pub fn set_max_read(&self, bytes: usize) {
         self.lock().max_read = bytes;
+    }
+
+    /// How many reads have brought bytes.
+    pub fn reads(&self) -> usize {
+        self.lock().reads_done
     }
 
     /// Bytes that the connection has read.
@@ -367,6 +375,7 @@ impl AsyncRead for ScriptedStream {
                 buffer.put_slice(&bytes[..count]);
                 bytes.advance(count);
                 state.bytes_read += count;
+                state.reads_done += 1;
                 if bytes.is_empty() {
                     state.reads.pop_front();
                 }

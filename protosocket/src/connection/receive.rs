@@ -199,6 +199,11 @@ impl ReceiveBuffer {
         self.skip > 0 || self.len(scratch) > 0 || (self.inside && decoder.is_inside())
     }
 
+    /// Whether what is read next belongs to a large message, as far as one can know.
+    pub(super) fn is_large(&self) -> bool {
+        self.skip == 0 && (self.large || self.need > LARGE)
+    }
+
     /// Read once, at most `limit` bytes; 0 means that the input has ended.
     ///
     /// The scratch must have been decoded or kept before.
@@ -211,7 +216,7 @@ impl ReceiveBuffer {
     ) -> Poll<io::Result<usize>> {
         debug_assert_eq!(scratch.len(), 0, "unread bytes would be lost");
         self.moved = 0;
-        if self.skip == 0 && (self.large || self.need > LARGE) {
+        if self.is_large() {
             return self.poll_read_kept(stream, sizes, cx);
         }
         scratch.poll_read(stream, sizes.limit, cx)
@@ -233,6 +238,12 @@ impl ReceiveBuffer {
             0 => LARGE,
             missing => missing,
         };
+        let wanted = self.chunk.clamp(LARGE, chunk.max(LARGE)).min(limit);
+        if self.kept.capacity() - len < wanted && len < LARGE {
+            // The messages before it have left, as a rule: then their memory is used again, instead
+            // of what little is behind them.
+            let _: bool = self.kept.try_reclaim(wanted);
+        }
         if self.kept.capacity() - len < missing.min(LARGE) {
             // LIMIT: as much again as has arrived, or what the last reads have filled.
             let step = len.max(self.chunk.clamp(LARGE, chunk.max(LARGE)));

@@ -79,9 +79,9 @@ fn messages_come_whole_however_they_are_cut() {
     let cuts = (1..60).chain((60..sent.len()).step_by(997));
     for cut in cuts.chain(sent.len() - 15..sent.len()) {
         let mut server = server();
-        server.peer.send(sent[..cut].to_vec());
+        server.peer.send(&sent[..cut]);
         server.settle();
-        server.peer.send(sent[cut..].to_vec());
+        server.peer.send(&sent[cut..]);
         server.settle();
         let received = received(&server);
         let received: Vec<&[u8]> = received.iter().map(|message| &**message).collect();

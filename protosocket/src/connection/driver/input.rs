@@ -9,7 +9,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    BYTES_PER_POLL, Driver, MESSAGES_PER_WRITE, Output, Phase, SEND, Transient, Work, transient,
+    BYTES_PER_POLL, Driver, MESSAGES_PER_WRITE, Output, Phase, SEND, SMALL, Transient, Work,
+    transient,
 };
 use crate::{
     CloseReason, DecodeError, InputPolicy, MessageReactor, Operation, ReactorContext,
@@ -211,7 +212,11 @@ where
 
     /// Read once. Whether anything came, the end of the input included.
     fn read(&mut self, cx: &mut Context<'_>, work: &mut Work, limit: usize) -> bool {
-        let limit = limit.min(work.bytes);
+        let weight = match self.receive.is_large() {
+            true => 1,
+            false => SMALL,
+        };
+        let limit = limit.min(work.bytes / weight);
         if limit == 0 || !self.spend_io(work) {
             work.exhausted = true;
             return false;
@@ -227,7 +232,7 @@ where
                 true
             }
             Poll::Ready(Ok(count)) => {
-                work.bytes -= count.min(work.bytes);
+                work.bytes -= weight * count.min(limit);
                 self.stats.bytes_in += count as u64;
                 work.dry = false;
                 true
