@@ -16,6 +16,7 @@
 //! | Does what must not get away with it come to the end that it should, everywhere? | `corpus` (a feature): bad inputs as data files, for decoders, live servers and clients |
 //! | What does a fuzzer find? | [`operations`]: runs that are made from bytes, for any codec, and the means for more |
 //! | Is anything left over? | [`Resources`]: tasks, file descriptors, live allocations |
+//! | What does a message cost a connection, in time or in allocations? | [`RepeatingStream`], which costs nothing of its own |
 //!
 //! Everything is deterministic where it can be. What is random comes from [`Random`], in
 //! [`for_each_seed`] or [`for_each_seed_in_a_thread`] with a seed that is named when something fails
@@ -87,8 +88,9 @@ pub mod simulation;
 
 mod stream;
 pub use stream::{
-    EstablishWithFaults, FailingStream, Failure, FaultListener, FaultStream, Faults,
-    ScriptedStream, StreamEvent, StreamOperation, StreamPeer, fail_each_operation, scripted_stream,
+    EstablishWithFaults, FailingStream, Failure, FaultListener, FaultStream, Faults, Repeater,
+    RepeatingStream, ScriptedStream, StreamEvent, StreamOperation, StreamPeer, fail_each_operation,
+    repeating_stream, scripted_stream,
 };
 
 mod torture;

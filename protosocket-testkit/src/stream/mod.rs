@@ -6,5 +6,8 @@ pub use failing::{FailingStream, Failure, StreamOperation, fail_each_operation};
 mod fault;
 pub use fault::{EstablishWithFaults, FaultListener, FaultStream, Faults};
 
+mod repeating;
+pub use repeating::{Repeater, RepeatingStream, repeating_stream};
+
 mod scripted;
 pub use scripted::{ScriptedStream, StreamEvent, StreamPeer, scripted_stream};
