@@ -1,0 +1,242 @@
+//! A busy connection with pooled payloads allocates nothing per message, either way.
+//!
+//! A program of its own, because an allocator that counts is one for a whole program.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Wake, Waker},
+};
+
+use protosocket::{
+    Connection, ConnectionConfig, LengthDelimitedCodec, Limits, ManualClock, MessageReactor,
+    PooledBuffer, ReactorContext, ReactorStatus, SendError, Sender, TrySendError, U32, WeakSender,
+    channel,
+};
+use protosocket_testkit::{
+    CountingAllocator, INSTRUMENTED_SYSTEM, Repeater, RepeatingStream, alone, frame,
+    repeating_stream,
+};
+
+#[global_allocator]
+static ALLOCATOR: &CountingAllocator = &INSTRUMENTED_SYSTEM;
+
+type Codec = LengthDelimitedCodec<U32, PooledBuffer>;
+
+/// Of each message, in bytes. With its prefix it divides what a connection reads at once, so that no
+/// read ends inside a message: the beginning of one is kept in memory of its own.
+const PAYLOAD: usize = 60;
+
+/// What the channel holds. More than a connection decodes before it pulls.
+const CAPACITY: usize = 1024;
+
+/// What is done with each message that arrives.
+enum Answer {
+    Reply,
+    Through(WeakSender<PooledBuffer>, Option<Sender<PooledBuffer>>),
+    Nothing,
+}
+
+impl MessageReactor for Answer {
+    type Codec = Codec;
+    type Inbound = PooledBuffer;
+    type Outbound = PooledBuffer;
+    type LogicalOutbound = PooledBuffer;
+
+    fn on_inbound_message(
+        &mut self,
+        context: &mut ReactorContext<'_, Codec>,
+        message: PooledBuffer,
+    ) -> ReactorStatus {
+        match self {
+            Self::Reply => context.reply(message),
+            Self::Through(weak, sender) => {
+                let sender = sender.get_or_insert_with(|| weak.upgrade().expect("it is open"));
+                sender.try_send(message).expect("there is room");
+                ReactorStatus::Continue
+            }
+            Self::Nothing => ReactorStatus::Continue,
+        }
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        context: &mut ReactorContext<'_, Codec>,
+        message: PooledBuffer,
+    ) -> Result<(), SendError<PooledBuffer>> {
+        context.send(message)
+    }
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Busy {
+    connection: Connection<RepeatingStream, Answer>,
+    peer: Repeater,
+    sender: Sender<PooledBuffer>,
+    flag: Arc<Flag>,
+}
+
+impl Busy {
+    fn new(answer: impl FnOnce(&Sender<PooledBuffer>) -> Answer) -> Self {
+        let (stream, peer) = repeating_stream(&frame(&[7; PAYLOAD]));
+        let (sender, receiver) = channel(CAPACITY);
+        let config = ConnectionConfig::server(Limits::server())
+            .expect("the defaults are valid")
+            .with_clock(Arc::new(ManualClock::new()));
+        let reactor = answer(&sender);
+        let connection = Connection::new(stream, Codec::new(), reactor, receiver, &config);
+        Self {
+            connection,
+            peer,
+            sender,
+            flag: Arc::new(Flag(AtomicBool::new(true))),
+        }
+    }
+
+    fn settle(&mut self) {
+        let waker = Waker::from(self.flag.clone());
+        let mut cx = Context::from_waker(&waker);
+        while self.flag.0.swap(false, Ordering::Relaxed) {
+            assert!(Pin::new(&mut self.connection).poll(&mut cx).is_pending());
+        }
+    }
+
+    /// Let `count` messages arrive.
+    fn receive(&mut self, count: usize) {
+        self.peer.send(count);
+        self.settle();
+    }
+
+    /// Send `count` messages from outside of the connection.
+    fn send(&mut self, count: usize) {
+        for _ in 0..count {
+            let mut message = PooledBuffer::new();
+            message.extend_from_slice(&[7; PAYLOAD]);
+            if let Err(TrySendError::Full(message)) = self.sender.try_send(message) {
+                self.settle();
+                self.sender.try_send(message).expect("there is room again");
+            }
+        }
+        self.settle();
+    }
+
+    /// Messages that the connection has received and sent.
+    fn traffic(&self) -> (u64, u64) {
+        let stats = self.connection.stats();
+        (stats.messages_in, stats.messages_out)
+    }
+}
+
+/// How often `work` allocates, growing a buffer included.
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATOR.stats();
+    work();
+    let after = ALLOCATOR.stats();
+    after.allocations + after.reallocations - before.allocations - before.reallocations
+}
+
+/// Run the test `name`: `exchange` that many messages on the connection, each of which is expected
+/// to count as `each` (received, sent), and none of which may allocate.
+fn expect_none(
+    name: &str,
+    answer: fn(&Sender<PooledBuffer>) -> Answer,
+    exchange: fn(&mut Busy, usize),
+    each: (u64, u64),
+) {
+    const FEW: usize = 2_000;
+    alone(name, || {
+        let mut busy = Busy::new(answer);
+        let mut allocated = |messages: usize| {
+            let before = busy.traffic();
+            let written = busy.peer.written();
+            let allocated = allocations(|| exchange(&mut busy, messages));
+            let after = busy.traffic();
+            let count = messages as u64;
+            let traffic = (after.0 - before.0, after.1 - before.1);
+            assert_eq!(traffic, (each.0 * count, each.1 * count));
+            let written = busy.peer.written() - written;
+            assert_eq!(written, traffic.1 as usize * (4 + PAYLOAD));
+            allocated
+        };
+        // Buffers and pools grow until they hold what waits at once.
+        allocated(10 * FEW);
+        // The thread that has started this one may allocate in the beginning.
+        let rounds: Vec<_> = (0..10)
+            .map(|_| [allocated(FEW), allocated(10 * FEW)])
+            .collect();
+        assert!(
+            rounds.contains(&[0, 0]),
+            "allocations in {FEW} messages and in ten times as many: {rounds:?}"
+        );
+    });
+}
+
+#[test]
+fn replies_from_the_reactor_allocate_nothing() {
+    expect_none(
+        "replies_from_the_reactor_allocate_nothing",
+        |_| Answer::Reply,
+        Busy::receive,
+        (1, 1),
+    );
+}
+
+#[test]
+fn replies_through_the_channel_allocate_nothing() {
+    expect_none(
+        "replies_through_the_channel_allocate_nothing",
+        |sender| Answer::Through(sender.downgrade(), None),
+        Busy::receive,
+        (1, 1),
+    );
+}
+
+#[test]
+fn messages_that_are_only_received_allocate_nothing() {
+    expect_none(
+        "messages_that_are_only_received_allocate_nothing",
+        |_| Answer::Nothing,
+        Busy::receive,
+        (1, 0),
+    );
+}
+
+#[test]
+fn messages_that_are_only_sent_allocate_nothing() {
+    expect_none(
+        "messages_that_are_only_sent_allocate_nothing",
+        |_| Answer::Nothing,
+        Busy::send,
+        (0, 1),
+    );
+}
+
+/// A counter that counts nothing would find nothing.
+#[test]
+fn an_allocation_is_counted() {
+    alone("an_allocation_is_counted", || {
+        let allocated = allocations(|| drop(std::hint::black_box(Box::new(7))));
+        assert_eq!(allocated, 1);
+        let grown = allocations(|| {
+            let mut vec = vec![7_u8];
+            vec.reserve_exact(1000);
+            drop(std::hint::black_box(vec));
+        });
+        assert_eq!(grown, 2);
+    });
+}
