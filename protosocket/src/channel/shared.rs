@@ -35,7 +35,7 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         strong: AtomicUsize::new(1),
         capacity: capacity.min(usize::MAX / ONE / 2),
         granted: AtomicUsize::new(0),
-        waiters: Mutex::new(Waiters::default()),
+        waiters: Mutex::new(None),
         receiver: AtomicWaker::new(),
         template: producer,
     });
@@ -67,7 +67,8 @@ struct Shared<T> {
     capacity: usize,
     /// Places that were granted to a waiting sender and not used yet: taken, but no message.
     granted: AtomicUsize,
-    waiters: Mutex<Waiters>,
+    /// `None` until a sender has to wait: most never do.
+    waiters: Mutex<Option<Box<Waiters>>>,
     /// The task of the receiver, woken by a message and when the last strong sender goes.
     receiver: AtomicWaker,
     /// From which the queues of new senders are made. INVARIANT: it lives as long as the
@@ -126,12 +127,15 @@ impl<T> Shared<T> {
     fn release(&self, count: usize) {
         let before = self.state.fetch_sub(count * ONE, Ordering::AcqRel);
         if before & WAITING != 0 {
-            let woken = self.grant(&mut self.waiters());
+            let woken = match &mut *self.waiters() {
+                Some(waiters) => self.grant(waiters),
+                None => Vec::new(),
+            };
             woken.into_iter().for_each(Waker::wake);
         }
     }
 
-    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+    fn waiters(&self) -> MutexGuard<'_, Option<Box<Waiters>>> {
         self.waiters
             .lock()
             .expect("no code that panics runs under it")
@@ -168,11 +172,11 @@ impl<T> Shared<T> {
             return;
         }
         let mut waiters = self.waiters();
-        let waiting = std::mem::take(&mut waiters.waiting);
-        // Their places stay taken: nobody asks for room again.
-        waiters.granted.clear();
+        // Places that were granted stay taken: nobody asks for room again.
+        let closed = waiters.take();
         self.state.fetch_and(!WAITING, Ordering::AcqRel);
         drop(waiters);
+        let waiting = closed.map(|waiters| waiters.waiting).unwrap_or_default();
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
@@ -346,17 +350,18 @@ impl<T> SendFuture<'_, T> {
     fn enqueue(&mut self, waker: &Waker) -> Poll<Result<(), Refused>> {
         let shared = &self.sender.shared;
         let waker = waker.clone();
-        let mut waiters = shared.waiters();
+        let mut guard = shared.waiters();
         let state = shared.state.fetch_or(WAITING, Ordering::AcqRel);
         if state & CLOSED != 0 {
             shared.state.fetch_and(!WAITING, Ordering::AcqRel);
-            drop(waiters);
+            drop(guard);
             return Poll::Ready(Err(Refused::Closed));
         }
+        let waiters = guard.get_or_insert_default();
         if waiters.waiting.is_empty() && state / ONE < shared.capacity {
             shared.state.fetch_add(ONE, Ordering::AcqRel);
             shared.state.fetch_and(!WAITING, Ordering::AcqRel);
-            drop(waiters);
+            drop(guard);
             return Poll::Ready(Ok(()));
         }
         let ticket = waiters.next_ticket;
@@ -370,24 +375,26 @@ impl<T> SendFuture<'_, T> {
     fn poll_ticket(&mut self, ticket: u64, waker: &Waker) -> Poll<Result<(), Refused>> {
         let shared = &self.sender.shared;
         let waker = waker.clone();
-        let mut waiters = shared.waiters();
+        let mut guard = shared.waiters();
+        // Only the end of the channel takes them all away.
+        let Some(waiters) = &mut *guard else {
+            self.ticket = None;
+            drop(guard);
+            return Poll::Ready(Err(Refused::Closed));
+        };
         if let Ok(index) = waiters.granted.binary_search(&ticket) {
             waiters.granted.remove(index);
             shared.granted.fetch_sub(1, Ordering::Release);
             self.ticket = None;
-            drop(waiters);
+            drop(guard);
             return Poll::Ready(Ok(()));
         }
-        if let Some(index) = waiters.position(ticket) {
-            let stale = std::mem::replace(&mut waiters.waiting[index].1, waker);
-            drop(waiters);
-            drop(stale);
-            return Poll::Pending;
-        }
-        // Only the end of the channel takes a ticket away.
-        self.ticket = None;
-        drop(waiters);
-        Poll::Ready(Err(Refused::Closed))
+        let index = waiters.position(ticket);
+        let index = index.expect("what has not been granted waits");
+        let stale = std::mem::replace(&mut waiters.waiting[index].1, waker);
+        drop(guard);
+        drop(stale);
+        Poll::Pending
     }
 }
 
@@ -421,23 +428,24 @@ impl<T> Drop for SendFuture<'_, T> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let shared = &self.sender.shared;
-        let mut waiters = shared.waiters();
+        let mut guard = shared.waiters();
+        let Some(waiters) = &mut *guard else { return };
         if let Ok(index) = waiters.granted.binary_search(&ticket) {
             // The place was granted and not used: the next in line gets it.
             waiters.granted.remove(index);
-            let next = shared.grant_next(&mut waiters);
+            let next = shared.grant_next(waiters);
             if next.is_none() {
                 shared.state.fetch_sub(ONE, Ordering::AcqRel);
                 shared.granted.fetch_sub(1, Ordering::Release);
             }
-            drop(waiters);
+            drop(guard);
             next.into_iter().for_each(Waker::wake);
         } else if let Some(index) = waiters.position(ticket) {
             let waiting = waiters.waiting.remove(index);
             if waiters.waiting.is_empty() {
                 shared.state.fetch_and(!WAITING, Ordering::AcqRel);
             }
-            drop(waiters);
+            drop(guard);
             drop(waiting);
         }
     }
