@@ -312,7 +312,9 @@ impl SendBuffer {
     /// Make the buffer of one connection fit for the next one.
     #[cfg(feature = "tokio")]
     pub(crate) fn recycle(&mut self) {
-        self.clear();
+        if !self.contiguous.is_empty() || self.segment_bytes > 0 {
+            self.clear();
+        }
         self.completed = 0;
         if self.contiguous.capacity() > RETAINED {
             self.contiguous = Vec::new();

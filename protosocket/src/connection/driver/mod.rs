@@ -68,6 +68,7 @@ pub(super) struct Driver<S, R: MessageReactor> {
     /// Why the connection is ending, from the moment at which that is decided.
     reason: Option<Box<CloseReason>>,
     drain: Option<Drain>,
+    lingers_until: Option<Instant>,
     end_of_age: Option<Instant>,
     timing: Timing,
     /// How often it was looked again before a deadline that came late.
@@ -103,8 +104,8 @@ enum Phase {
     Closing,
     /// All is sent. The stream is being shut down.
     ShuttingDown,
-    /// The peer has been told. It may finish reading, until then.
-    Lingering(Instant),
+    /// The peer has been told. It may finish reading, until `lingers_until`.
+    Lingering,
     /// Nothing is left to do.
     Ended,
 }
@@ -180,6 +181,7 @@ where
             output: Output::Open,
             reason: None,
             drain: None,
+            lingers_until: None,
             end_of_age: config.end_of_age(now),
             timing: Timing::new(now),
             looks: 0,
@@ -238,7 +240,7 @@ where
                 Phase::Open => self.poll_open(cx, &mut work),
                 Phase::Closing => self.poll_closing(cx, &mut work),
                 Phase::ShuttingDown => self.poll_shutting_down(cx, &mut work),
-                Phase::Lingering(until) => self.poll_lingering(cx, &mut work, until),
+                Phase::Lingering => self.poll_lingering(cx, &mut work),
                 Phase::Ended => break,
             };
             work.rounds = work.rounds.saturating_sub(1);
@@ -421,7 +423,11 @@ where
                     true => self.config.limits().linger_timeout,
                     false => None,
                 };
-                self.phase = linger.map_or(Phase::Ended, |time| Phase::Lingering(work.now + time));
+                self.lingers_until = linger.map(|time| work.now + time);
+                self.phase = match linger {
+                    Some(_) => Phase::Lingering,
+                    None => Phase::Ended,
+                };
                 true
             }
             Poll::Ready(Err(error)) => match transient(&error) {
@@ -442,9 +448,10 @@ where
         }
     }
 
-    fn poll_lingering(&mut self, cx: &mut Context<'_>, work: &mut Work, until: Instant) -> bool {
+    fn poll_lingering(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
         let progress = self.discard_input(cx, work);
-        if self.input_ended || work.now >= until {
+        let over = self.lingers_until.is_none_or(|until| work.now >= until);
+        if self.input_ended || over {
             self.phase = Phase::Ended;
             return true;
         }
@@ -524,7 +531,15 @@ where
         }
     }
 
+    #[inline]
     fn finish_if_done(&mut self, work: &Work) {
+        let is_client = self.config.role() == Role::Client;
+        if self.told_end_of_input || self.drain.is_some() || is_client {
+            self.finish_if_quiet(work);
+        }
+    }
+
+    fn finish_if_quiet(&mut self, work: &Work) {
         let by_end_of_input = self.told_end_of_input;
         let by_drain = self.drain.is_some()
             && (work.dry || self.input_ended)

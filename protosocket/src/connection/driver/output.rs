@@ -135,7 +135,12 @@ where
     }
 
     /// Write until nothing is left, or the stream takes no more.
+    #[inline]
     pub(super) fn write(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+        !self.is_flushed() && self.write_out(cx, work)
+    }
+
+    fn write_out(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
         let mut written = 0;
         loop {
             let send = self.send.as_mut().expect(SEND);

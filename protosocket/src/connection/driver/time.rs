@@ -93,7 +93,7 @@ where
                 tracing::debug!(%deadline, "a deadline passed");
                 match (self.phase, deadline) {
                     // All bytes and the end have been written: only the wait is cut short.
-                    (Phase::Lingering(_), _) => self.phase = Phase::Ended,
+                    (Phase::Lingering, _) => self.phase = Phase::Ended,
                     (Phase::Open, Deadline::Idle | Deadline::FirstMessage | Deadline::Message) => {
                         self.close(CloseReason::Deadline(deadline));
                     }
@@ -106,7 +106,7 @@ where
 
     fn next_deadline(&mut self, work: &Work) -> Option<(Instant, Due)> {
         let open = self.phase == Phase::Open;
-        let lingering = matches!(self.phase, Phase::Lingering(_));
+        let lingering = self.phase == Phase::Lingering;
         // What the end of the input has cut off will never be complete: nothing is begun any more.
         let partial =
             open && !self.told_end_of_input && self.receive.has_partial(&work.scratch, &self.codec);
@@ -137,8 +137,8 @@ where
         if let Some(drain) = self.drain {
             consider(Some(drain.deadline), Due::Deadline(Deadline::Drain));
         }
-        if let Phase::Lingering(until) = self.phase {
-            consider(Some(until), Due::Linger);
+        if lingering {
+            consider(self.lingers_until, Due::Linger);
         }
         if open {
             consider(self.end_of_age, Due::Age);
