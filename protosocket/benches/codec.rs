@@ -53,7 +53,7 @@ fn bytes(size: usize) -> Bytes {
 
 fn pooled(size: usize) -> PooledBuffer {
     let mut buffer = PooledBuffer::new();
-    buffer.resize(size, b'x');
+    buffer.as_mut_vec().resize(size, b'x');
     buffer
 }
 

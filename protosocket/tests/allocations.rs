@@ -1,4 +1,4 @@
-//! A busy connection with pooled payloads allocates nothing per message, either way.
+//! A busy connection with pooled payloads, or views, allocates nothing per message, either way.
 //!
 //! A program of its own, because an allocator that counts is one for a whole program.
 
@@ -12,9 +12,9 @@ use std::{
 };
 
 use protosocket::{
-    Connection, ConnectionConfig, LengthDelimitedCodec, Limits, ManualClock, MessageReactor,
-    PooledBuffer, ReactorContext, ReactorStatus, SendError, Sender, TrySendError, U32, WeakSender,
-    channel,
+    Connection, ConnectionConfig, LengthDelimitedCodec, Limits, LocalBytes, ManualClock,
+    MessageReactor, Payload, PooledBuffer, ReactorContext, ReactorStatus, SendError, Sender,
+    TrySendError, U32, WeakSender, channel,
 };
 use protosocket_testkit::{
     CountingAllocator, INSTRUMENTED_SYSTEM, Repeater, RepeatingStream, alone, frame,
@@ -24,7 +24,7 @@ use protosocket_testkit::{
 #[global_allocator]
 static ALLOCATOR: &CountingAllocator = &INSTRUMENTED_SYSTEM;
 
-type Codec = LengthDelimitedCodec<U32, PooledBuffer>;
+type Codec<P> = LengthDelimitedCodec<U32, P>;
 
 /// Of each message, in bytes. With its prefix it divides what a connection reads at once, so that no
 /// read ends inside a message: the beginning of one is kept in memory of its own.
@@ -34,28 +34,28 @@ const PAYLOAD: usize = 60;
 const CAPACITY: usize = 1024;
 
 /// What is done with each message that arrives.
-enum Answer {
+enum Answer<P> {
     Reply,
-    Through(WeakSender<PooledBuffer>, Option<Sender<PooledBuffer>>),
+    Through(WeakSender<P>, Option<Sender<P>>),
     Nothing,
 }
 
-impl MessageReactor for Answer {
-    type Codec = Codec;
-    type Inbound = PooledBuffer;
-    type Outbound = PooledBuffer;
-    type LogicalOutbound = PooledBuffer;
+impl<P: Payload> MessageReactor for Answer<P> {
+    type Codec = Codec<P>;
+    type Inbound = P;
+    type Outbound = P;
+    type LogicalOutbound = P;
 
     fn on_inbound_message(
         &mut self,
-        context: &mut ReactorContext<'_, Codec>,
-        message: PooledBuffer,
+        context: &mut ReactorContext<'_, Codec<P>>,
+        message: P,
     ) -> ReactorStatus {
         match self {
             Self::Reply => context.reply(message),
             Self::Through(weak, sender) => {
                 let sender = sender.get_or_insert_with(|| weak.upgrade().expect("it is open"));
-                sender.try_send(message).expect("there is room");
+                assert!(sender.try_send(message).is_ok(), "there is room");
                 ReactorStatus::Continue
             }
             Self::Nothing => ReactorStatus::Continue,
@@ -64,9 +64,9 @@ impl MessageReactor for Answer {
 
     fn on_outbound_message(
         &mut self,
-        context: &mut ReactorContext<'_, Codec>,
-        message: PooledBuffer,
-    ) -> Result<(), SendError<PooledBuffer>> {
+        context: &mut ReactorContext<'_, Codec<P>>,
+        message: P,
+    ) -> Result<(), SendError<P>> {
         context.send(message)
     }
 }
@@ -84,15 +84,15 @@ impl Wake for Flag {
     }
 }
 
-struct Busy {
-    connection: Connection<RepeatingStream, Answer>,
+struct Busy<P: Payload> {
+    connection: Connection<RepeatingStream, Answer<P>>,
     peer: Repeater,
-    sender: Sender<PooledBuffer>,
+    sender: Sender<P>,
     flag: Arc<Flag>,
 }
 
-impl Busy {
-    fn new(answer: impl FnOnce(&Sender<PooledBuffer>) -> Answer) -> Self {
+impl<P: Payload> Busy<P> {
+    fn new(answer: impl FnOnce(&Sender<P>) -> Answer<P>) -> Self {
         let (stream, peer) = repeating_stream(&frame(&[7; PAYLOAD]));
         let (sender, receiver) = channel(CAPACITY);
         let config = ConnectionConfig::server(Limits::server())
@@ -122,6 +122,14 @@ impl Busy {
         self.settle();
     }
 
+    /// Messages that the connection has received and sent.
+    fn traffic(&self) -> (u64, u64) {
+        let stats = self.connection.stats();
+        (stats.messages_in, stats.messages_out)
+    }
+}
+
+impl Busy<PooledBuffer> {
     /// Send `count` messages from outside of the connection.
     fn send(&mut self, count: usize) {
         for _ in 0..count {
@@ -133,12 +141,6 @@ impl Busy {
             }
         }
         self.settle();
-    }
-
-    /// Messages that the connection has received and sent.
-    fn traffic(&self) -> (u64, u64) {
-        let stats = self.connection.stats();
-        (stats.messages_in, stats.messages_out)
     }
 }
 
@@ -152,10 +154,10 @@ fn allocations(work: impl FnOnce()) -> usize {
 
 /// Run the test `name`: `exchange` that many messages on the connection, each of which is expected
 /// to count as `each` (received, sent), and none of which may allocate.
-fn expect_none(
+fn expect_none<P: Payload>(
     name: &str,
-    answer: fn(&Sender<PooledBuffer>) -> Answer,
-    exchange: fn(&mut Busy, usize),
+    answer: fn(&Sender<P>) -> Answer<P>,
+    exchange: fn(&mut Busy<P>, usize),
     each: (u64, u64),
 ) {
     const FEW: usize = 2_000;
@@ -191,7 +193,17 @@ fn replies_from_the_reactor_allocate_nothing() {
     expect_none(
         "replies_from_the_reactor_allocate_nothing",
         |_| Answer::Reply,
-        Busy::receive,
+        Busy::<PooledBuffer>::receive,
+        (1, 1),
+    );
+}
+
+#[test]
+fn replies_of_views_allocate_nothing() {
+    expect_none(
+        "replies_of_views_allocate_nothing",
+        |_| Answer::Reply,
+        Busy::<LocalBytes>::receive,
         (1, 1),
     );
 }
@@ -201,7 +213,7 @@ fn replies_through_the_channel_allocate_nothing() {
     expect_none(
         "replies_through_the_channel_allocate_nothing",
         |sender| Answer::Through(sender.downgrade(), None),
-        Busy::receive,
+        Busy::<PooledBuffer>::receive,
         (1, 1),
     );
 }
@@ -211,7 +223,7 @@ fn messages_that_are_only_received_allocate_nothing() {
     expect_none(
         "messages_that_are_only_received_allocate_nothing",
         |_| Answer::Nothing,
-        Busy::receive,
+        Busy::<PooledBuffer>::receive,
         (1, 0),
     );
 }

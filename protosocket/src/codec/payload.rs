@@ -1,6 +1,6 @@
 use std::{
     cell::{Cell, RefCell},
-    ops::{Deref, DerefMut},
+    ops::Deref,
 };
 
 use bytes::Bytes;
@@ -54,12 +54,16 @@ impl Payload for LocalBytes {
     }
 }
 
-/// Small ones allocate nothing on a busy thread. Large ones are copied when they arrive.
+/// Small ones allocate nothing on a busy thread, and large ones are neither copied when they arrive
+/// nor when they leave.
 impl Payload for PooledBuffer {
     #[inline(always)]
     fn take_from(input: &mut Input<'_>, length: usize) -> Self {
+        if length > POOLED_CAPACITY {
+            return Self::from(input.take(length));
+        }
         let mut payload = Self::new();
-        input.copy_to(length, &mut payload);
+        input.copy_to(length, payload.as_mut_vec());
         payload
     }
 
@@ -69,7 +73,7 @@ impl Payload for PooledBuffer {
     }
 
     fn into_bytes(self) -> Bytes {
-        self.into_vec().into()
+        self.into()
     }
 }
 
@@ -80,15 +84,23 @@ const POOLED_CAPACITY: usize = 4 * 1024;
 /// that is 4 MiB per thread at the most.
 const POOLED: usize = 1024;
 
-/// A `Vec<u8>` that is taken from a pool of the thread's and returns to it when it is dropped.
+/// Bytes that can be sent between threads: in a buffer from a pool of the thread's, to which it
+/// returns when it is dropped, or shared if they are many.
 ///
-/// Buffers of at most 4 KiB are pooled, 1,024 of them per thread at the most.
-// The vector is boxed so that a buffer is moved as one word: three words that are stored one by
+/// Buffers of at most 4 KiB are pooled, 1,024 of them per thread at the most. Payloads above that
+/// arrive as a [`Bytes`] inside.
+// What is held is boxed so that a buffer is moved as one word: several words that are stored one by
 // one and loaded together at once stall the processor, which costs more than the indirection.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct PooledBuffer(Option<Memory>);
 
-type Memory = Box<Vec<u8>>;
+type Memory = Box<Held>;
+
+#[derive(Debug)]
+enum Held {
+    Own(Vec<u8>),
+    Shared(Bytes),
+}
 
 thread_local! {
     /// The buffer that was dropped last: whoever answers one message before the next arrives
@@ -108,9 +120,31 @@ impl PooledBuffer {
         Self(Some(last.unwrap_or_else(pop)))
     }
 
-    /// The vector, for good.
+    /// Append bytes.
+    #[inline]
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.as_mut_vec().extend_from_slice(bytes);
+    }
+
+    /// The bytes as a vector, to be changed; copied out first if they are shared.
+    #[inline]
+    pub fn as_mut_vec(&mut self) -> &mut Vec<u8> {
+        let held = self.0.as_deref_mut().expect(HELD);
+        if let Held::Shared(bytes) = held {
+            *held = Held::Own(std::mem::take(bytes).into());
+        }
+        match held {
+            Held::Own(vec) => vec,
+            Held::Shared(_) => unreachable!("it was made a vector above"),
+        }
+    }
+
+    /// The bytes as a vector, for good; copied out first if they are shared.
     pub fn into_vec(mut self) -> Vec<u8> {
-        *self.0.take().expect(HELD)
+        match *self.0.take().expect(HELD) {
+            Held::Own(vec) => vec,
+            Held::Shared(bytes) => bytes.into(),
+        }
     }
 }
 
@@ -122,12 +156,30 @@ impl Default for PooledBuffer {
 
 impl From<Vec<u8>> for PooledBuffer {
     fn from(vec: Vec<u8>) -> Self {
-        Self(Some(Box::new(vec)))
+        Self(Some(Box::new(Held::Own(vec))))
+    }
+}
+
+impl From<Bytes> for PooledBuffer {
+    fn from(bytes: Bytes) -> Self {
+        Self(Some(Box::new(Held::Shared(bytes))))
+    }
+}
+
+impl From<PooledBuffer> for Bytes {
+    fn from(mut buffer: PooledBuffer) -> Self {
+        match *buffer.0.take().expect(HELD) {
+            Held::Own(vec) => vec.into(),
+            Held::Shared(bytes) => bytes,
+        }
     }
 }
 
 impl Clone for PooledBuffer {
     fn clone(&self) -> Self {
+        if let Some(Held::Shared(bytes)) = self.0.as_deref() {
+            return Self::from(bytes.clone());
+        }
         let mut clone = Self::new();
         clone.extend_from_slice(self);
         clone
@@ -135,28 +187,33 @@ impl Clone for PooledBuffer {
 }
 
 impl Deref for PooledBuffer {
-    type Target = Vec<u8>;
+    type Target = [u8];
 
-    #[inline]
-    fn deref(&self) -> &Vec<u8> {
-        self.0.as_ref().expect(HELD)
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        match self.0.as_deref().expect(HELD) {
+            Held::Own(vec) => vec,
+            Held::Shared(bytes) => bytes,
+        }
     }
 }
 
-impl DerefMut for PooledBuffer {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Vec<u8> {
-        self.0.as_mut().expect(HELD)
+impl PartialEq for PooledBuffer {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
     }
 }
+
+impl Eq for PooledBuffer {}
 
 impl Drop for PooledBuffer {
     #[inline]
     fn drop(&mut self) {
         if let Some(mut memory) = self.0.take()
-            && memory.capacity() <= POOLED_CAPACITY
+            && let Held::Own(vec) = &mut *memory
+            && vec.capacity() <= POOLED_CAPACITY
         {
-            memory.clear();
+            vec.clear();
             if let Ok(Some(earlier)) = LAST.try_with(|last| last.replace(Some(memory))) {
                 push(earlier);
             }
@@ -167,7 +224,8 @@ impl Drop for PooledBuffer {
 #[inline(never)]
 fn pop() -> Memory {
     let pooled = POOL.try_with(|pool| pool.borrow_mut().pop());
-    pooled.ok().flatten().unwrap_or_default()
+    let pooled = pooled.ok().flatten();
+    pooled.unwrap_or_else(|| Box::new(Held::Own(Vec::new())))
 }
 
 #[inline(never)]
@@ -182,6 +240,8 @@ fn push(memory: Memory) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     #[test]
@@ -197,7 +257,28 @@ mod tests {
 
         let large = PooledBuffer::from(vec![7; POOLED_CAPACITY + 1]);
         drop(large);
-        assert!(PooledBuffer::new().capacity() <= POOLED_CAPACITY);
+        assert!(PooledBuffer::new().as_mut_vec().capacity() <= POOLED_CAPACITY);
+    }
+
+    #[test]
+    fn what_is_shared_is_copied_only_to_be_changed() {
+        let bytes = Bytes::from(vec![7; 10_000]);
+        let shared = PooledBuffer::from(bytes.clone());
+        assert_eq!(shared.as_ptr(), bytes.as_ptr());
+        assert_eq!(shared.clone().as_ptr(), bytes.as_ptr());
+        assert_eq!(Bytes::from(shared.clone()).as_ptr(), bytes.as_ptr());
+
+        let mut changed = shared.clone();
+        changed.extend_from_slice(&[8]);
+        assert_eq!(changed.len(), 10_001);
+        assert_eq!(shared[..], bytes[..]);
+        assert_eq!(shared.into_vec(), vec![7; 10_000]);
+
+        let mut buffer = BytesMut::zeroed(10_000);
+        let start = buffer.as_ptr();
+        let arrived = PooledBuffer::take_from(&mut Input::from_buffer(&mut buffer), 10_000);
+        assert_eq!(arrived.as_ptr(), start);
+        assert_eq!(arrived.into_bytes().as_ptr(), start);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! first eight bytes are an operation and a number. An echo of a canary is one of them.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use protosocket::{Input, Payload, PooledBuffer};
+use protosocket::PooledBuffer;
 
 /// The bytes of operation, number and argument, which begin the payload of a request.
 pub(crate) const HEAD: usize = 12;
@@ -101,59 +101,13 @@ impl Request {
     }
 }
 
-/// A payload in the server. Small ones allocate nothing, because counting their allocations would
-/// slow it down, and large ones are not copied.
-#[derive(Debug)]
-pub(crate) enum Frame {
-    Small(PooledBuffer),
-    Large(Bytes),
-}
-
-/// The longest payload that is a [`Frame::Small`], in bytes.
-const SMALL: usize = 4096;
-
-impl Payload for Frame {
-    fn take_from(input: &mut Input<'_>, length: usize) -> Self {
-        match length {
-            ..=SMALL => Self::Small(PooledBuffer::take_from(input, length)),
-            _ => Self::Large(Bytes::take_from(input, length)),
-        }
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        self.bytes()
-    }
-
-    fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Small(payload) => payload.into_bytes(),
-            Self::Large(payload) => payload,
-        }
-    }
-}
-
-impl Frame {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Small(payload) => payload,
-            Self::Large(payload) => payload,
-        }
-    }
-}
-
 /// The payload of an answer to request `number`, of `size` bytes or as few as it takes.
-pub(crate) fn answer(number: u64, size: usize) -> Frame {
+pub(crate) fn answer(number: u64, size: usize) -> PooledBuffer {
     let number = number.to_be_bytes();
-    let size = size.max(number.len());
-    if size <= SMALL {
-        let mut payload = PooledBuffer::new();
-        payload.extend_from_slice(&number);
-        payload.resize(size, 0);
-        return Frame::Small(payload);
-    }
-    let mut payload = vec![0; size];
-    payload[..number.len()].copy_from_slice(&number);
-    Frame::Large(payload.into())
+    let mut payload = PooledBuffer::new();
+    payload.extend_from_slice(&number);
+    payload.as_mut_vec().resize(size.max(number.len()), 0);
+    payload
 }
 
 #[cfg(test)]

@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use protosocket::{
-    CloseReason, ConnectionStats, LengthDelimitedCodec, MessageReactor, ReactorContext,
-    ReactorStatus, SendError, Sender, StreamWithAddress, TcpSocketListener, U32, WeakSender,
+    CloseReason, ConnectionStats, LengthDelimitedCodec, MessageReactor, PooledBuffer,
+    ReactorContext, ReactorStatus, SendError, Sender, StreamWithAddress, TcpSocketListener, U32,
+    WeakSender,
 };
 use protosocket_server::{ServerConnection, ServerConnector};
 use tokio::net::TcpStream;
 
 use crate::args::Sabotage;
 use crate::ledger::Ledger;
-use crate::protocol::{Frame, MAX_PAYLOAD, Operation, Request, answer};
+use crate::protocol::{MAX_PAYLOAD, Operation, Request, answer};
 
 /// Of so many echoes, one is not answered under [`Sabotage::Lose`], and is the last under
 /// [`Sabotage::Die`].
@@ -35,7 +36,7 @@ const HOARDING: u64 = 150;
 /// What it leaves behind, in bytes.
 const HOARD: usize = 8 << 20;
 
-pub(crate) type Codec = LengthDelimitedCodec<U32, Frame>;
+pub(crate) type Codec = LengthDelimitedCodec<U32, PooledBuffer>;
 
 /// Makes the connections of one listener.
 #[derive(Debug, Clone)]
@@ -127,7 +128,11 @@ impl Connector {
 }
 
 impl Reactor {
-    fn echo(&mut self, context: &mut ReactorContext<'_, Codec>, payload: Frame) -> ReactorStatus {
+    fn echo(
+        &mut self,
+        context: &mut ReactorContext<'_, Codec>,
+        payload: PooledBuffer,
+    ) -> ReactorStatus {
         if self.connector.sabotage == Some(Sabotage::Stall) {
             self.connector.stall();
         }
@@ -178,17 +183,17 @@ impl Reactor {
 
 impl MessageReactor for Reactor {
     type Codec = Codec;
-    type Inbound = Frame;
-    type Outbound = Frame;
+    type Inbound = PooledBuffer;
+    type Outbound = PooledBuffer;
     /// The number of a request whose answer is due.
     type LogicalOutbound = u64;
 
     fn on_inbound_message(
         &mut self,
         context: &mut ReactorContext<'_, Codec>,
-        payload: Frame,
+        payload: PooledBuffer,
     ) -> ReactorStatus {
-        let request = Request::of_payload(payload.bytes());
+        let request = Request::of_payload(&payload);
         let wait = match self.connector.sabotage {
             Some(Sabotage::Hurry) => Duration::ZERO,
             _ => Duration::from_millis(request.argument.into()),
@@ -231,7 +236,7 @@ impl MessageReactor for Reactor {
         &mut self,
         context: &mut ReactorContext<'_, Codec>,
         number: u64,
-    ) -> Result<(), SendError<Frame>> {
+    ) -> Result<(), SendError<PooledBuffer>> {
         context.send(answer(number, 64))
     }
 
