@@ -11,6 +11,7 @@
 mod args;
 mod child;
 mod client;
+mod figure;
 mod frame;
 mod machine;
 mod report;

@@ -1,31 +1,26 @@
 //! Medians over the rounds, as a table and as JSON.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::run::{Sample, Series};
+use crate::figure::{Figure, Sample};
+use crate::run::Series;
 use crate::stats::{Spread, ratios};
 use crate::systems::REFERENCE;
 
-/// The medians of a series. Figures that the work does not have are `null`.
+/// The medians of a series.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Row {
     work: String,
     system: &'static str,
-    /// Messages per second.
-    rate: Option<f64>,
-    /// Per message.
-    server_cpu_ns: Option<f64>,
-    /// Per message.
-    client_cpu_ns: Option<f64>,
-    p50_us: Option<f64>,
-    p99_us: Option<f64>,
-    p999_us: Option<f64>,
-    /// In bytes.
-    rss_per_connection: Option<f64>,
+    /// By name. Figures that the work does not have are `null`.
+    #[serde(flatten)]
+    figures: BTreeMap<&'static str, Option<f64>>,
     rounds: usize,
-    /// Server processor time over that of the reference in the same round. Only the table shows it.
+    /// The headline of the work over that of the reference in the same round. Only the table shows
+    /// it.
     #[serde(skip)]
     ratio: Option<Spread>,
 }
@@ -34,37 +29,35 @@ pub(crate) struct Row {
 pub(crate) fn rows(all: &[Series]) -> Vec<Row> {
     all.iter()
         .map(|series| {
-            let median = |figure: fn(&Sample) -> Option<f64>| {
-                Spread::of(series.samples.iter().filter_map(figure)).map(|spread| spread.median)
-            };
+            let headline = series.work.headline();
             let reference = all
                 .iter()
                 .find(|other| other.work == series.work && other.system == REFERENCE);
             Row {
                 work: series.work.to_string(),
                 system: series.system,
-                rate: median(|sample| sample.rate),
-                server_cpu_ns: median(|sample| sample.server_cpu_ns),
-                client_cpu_ns: median(|sample| sample.client_cpu_ns),
-                p50_us: median(|sample| sample.p50_us),
-                p99_us: median(|sample| sample.p99_us),
-                p999_us: median(|sample| sample.p999_us),
-                rss_per_connection: median(|sample| sample.rss_per_connection),
+                figures: Figure::ALL
+                    .iter()
+                    .map(|&figure| {
+                        let median = Spread::of(values(series, figure)).map(|it| it.median);
+                        (figure.name(), median)
+                    })
+                    .collect(),
                 rounds: series.samples.len(),
                 ratio: reference.and_then(|reference| {
-                    Spread::of(ratios(&server_cpu(series), &server_cpu(reference)))
+                    Spread::of(ratios(
+                        &values(series, headline),
+                        &values(reference, headline),
+                    ))
                 }),
             }
         })
         .collect()
 }
 
-fn server_cpu(series: &Series) -> Vec<f64> {
-    series
-        .samples
-        .iter()
-        .filter_map(|sample| sample.server_cpu_ns)
-        .collect()
+fn values(series: &Series, figure: Figure) -> Vec<f64> {
+    let value = |sample: &Sample| sample.get(figure);
+    series.samples.iter().filter_map(value).collect()
 }
 
 /// Writes the rows as a list of objects.
@@ -77,18 +70,23 @@ pub(crate) fn write_json(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
     writeln!(out)
 }
 
-const COLUMNS: [&str; 10] = [
-    "work",
-    "system",
-    "rate",
-    "server ns",
-    "to loop (min-max)",
-    "client ns",
-    "p50 us",
-    "p99 us",
-    "p99.9 us",
-    "rss/conn",
-];
+const COLUMNS: usize = 10;
+
+fn headings() -> [String; COLUMNS] {
+    [
+        "work",
+        "system",
+        Figure::Rate.label(),
+        Figure::ServerCpu.label(),
+        "to loop (min-max)",
+        Figure::ClientCpu.label(),
+        Figure::P50.label(),
+        Figure::P99.label(),
+        Figure::P999.label(),
+        Figure::Rss.label(),
+    ]
+    .map(str::to_owned)
+}
 
 /// Columns of names, which begin at the left; numbers end at the right.
 const NAMES: usize = 2;
@@ -99,14 +97,14 @@ const NAMES: usize = 2;
 ///
 /// Those of `out`.
 pub(crate) fn write_table(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
-    let lines: Vec<[String; COLUMNS.len()]> = [COLUMNS.map(str::to_owned)]
+    let lines: Vec<[String; COLUMNS]> = [headings()]
         .into_iter()
         .chain(rows.iter().map(cells))
         .collect();
-    let mut widths = [0; COLUMNS.len()];
+    let mut widths = [0; COLUMNS];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.len().max(*width);
+            *width = cell.chars().count().max(*width);
         }
     }
     for line in &lines {
@@ -124,9 +122,10 @@ pub(crate) fn write_table(rows: &[Row], out: &mut impl Write) -> io::Result<()> 
     Ok(())
 }
 
-fn cells(row: &Row) -> [String; COLUMNS.len()] {
-    let number = |figure: Option<f64>, digits: usize| {
-        figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.digits$}"))
+fn cells(row: &Row) -> [String; COLUMNS] {
+    let number = |figure: Figure, digits: usize| {
+        let value = row.figures.get(figure.name()).copied().flatten();
+        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
     };
     let ratio = row.ratio.map_or_else(
         || "-".to_owned(),
@@ -135,14 +134,14 @@ fn cells(row: &Row) -> [String; COLUMNS.len()] {
     [
         row.work.clone(),
         row.system.to_owned(),
-        number(row.rate, 0),
-        number(row.server_cpu_ns, 1),
+        number(Figure::Rate, 0),
+        number(Figure::ServerCpu, 1),
         ratio,
-        number(row.client_cpu_ns, 1),
-        number(row.p50_us, 1),
-        number(row.p99_us, 1),
-        number(row.p999_us, 1),
-        number(row.rss_per_connection, 0),
+        number(Figure::ClientCpu, 1),
+        number(Figure::P50, 1),
+        number(Figure::P99, 1),
+        number(Figure::P999, 1),
+        number(Figure::Rss, 0),
     ]
 }
 
@@ -152,10 +151,10 @@ mod tests {
     use crate::work::Work;
 
     fn series(work: &str, system: &'static str, server_cpu_ns: &[f64]) -> Series {
-        let sample = |&server_cpu_ns| Sample {
-            rate: Some(1e9 / server_cpu_ns),
-            server_cpu_ns: Some(server_cpu_ns),
-            ..Sample::default()
+        let sample = |&value| {
+            Sample::default()
+                .with(Figure::Rate, 1e9 / value)
+                .with(Figure::ServerCpu, value)
         };
         let samples = server_cpu_ns.iter().map(sample).collect();
         Series {
@@ -189,7 +188,7 @@ mod tests {
                 max: 3.0
             })
         );
-        assert_eq!(rows[1].server_cpu_ns, Some(3.0));
+        assert_eq!(rows[1].figures["server_cpu_ns"], Some(3.0));
         assert_eq!(rows[1].rounds, 3);
         assert_eq!(rows[2].ratio, None);
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::child::Child;
+use crate::figure::{Figure, Sample};
 use crate::machine;
 use crate::roles::{Drive, EchoReport, OPEN, Question, READY};
 use crate::systems::System;
@@ -42,25 +43,6 @@ pub(crate) struct Series {
     pub(crate) system: &'static str,
     /// A sample per round.
     pub(crate) samples: Vec<Sample>,
-}
-
-/// The figures of one round. Those that the load does not have are `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Sample {
-    /// Messages per second.
-    pub(crate) rate: Option<f64>,
-    /// Processor time of the server per message.
-    pub(crate) server_cpu_ns: Option<f64>,
-    /// Processor time of the client per message.
-    pub(crate) client_cpu_ns: Option<f64>,
-    /// Median round trip.
-    pub(crate) p50_us: Option<f64>,
-    /// Round trip that 99 of 100 do not exceed.
-    pub(crate) p99_us: Option<f64>,
-    /// Round trip that 999 of 1,000 do not exceed.
-    pub(crate) p999_us: Option<f64>,
-    /// Bytes by which a connection makes the server larger.
-    pub(crate) rss_per_connection: Option<f64>,
 }
 
 /// Measures everything. Systems take turns within a round, and the first of a round is the second
@@ -164,10 +146,7 @@ impl Bout {
         expect(&open, OPEN)?;
         let after = self.ask(Question::Memory)?;
         let bytes = after.saturating_sub(before) as f64 / connections as f64;
-        Ok(Sample {
-            rss_per_connection: Some(bytes),
-            ..Sample::default()
-        })
+        Ok(Sample::default().with(Figure::Rss, bytes))
     }
 
     fn ask(&mut self, question: Question) -> io::Result<u64> {
@@ -178,16 +157,14 @@ impl Bout {
 
 fn echo_sample(report: &EchoReport, server_cpu_ns: u64) -> Sample {
     let messages = report.messages as f64;
-    let microseconds = |nanoseconds: u64| Some(nanoseconds as f64 / 1e3);
-    Sample {
-        rate: Some(messages * 1e9 / report.elapsed_ns as f64),
-        server_cpu_ns: Some(server_cpu_ns as f64 / messages),
-        client_cpu_ns: Some(report.cpu_ns as f64 / messages),
-        p50_us: microseconds(report.p50_ns),
-        p99_us: microseconds(report.p99_ns),
-        p999_us: microseconds(report.p999_ns),
-        rss_per_connection: None,
-    }
+    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
+    Sample::default()
+        .with(Figure::Rate, messages * 1e9 / report.elapsed_ns as f64)
+        .with(Figure::ServerCpu, server_cpu_ns as f64 / messages)
+        .with(Figure::ClientCpu, report.cpu_ns as f64 / messages)
+        .with(Figure::P50, microseconds(report.p50_ns))
+        .with(Figure::P99, microseconds(report.p99_ns))
+        .with(Figure::P999, microseconds(report.p999_ns))
 }
 
 fn parse<T>(line: &str) -> io::Result<T>
@@ -250,15 +227,13 @@ mod tests {
             p999_ns: 30_000,
         };
         let sample = echo_sample(&report, 300_000);
-        let expected = Sample {
-            rate: Some(4_000.0),
-            server_cpu_ns: Some(150.0),
-            client_cpu_ns: Some(50.0),
-            p50_us: Some(1.5),
-            p99_us: Some(2.0),
-            p999_us: Some(30.0),
-            rss_per_connection: None,
-        };
+        let expected = Sample::default()
+            .with(Figure::Rate, 4_000.0)
+            .with(Figure::ServerCpu, 150.0)
+            .with(Figure::ClientCpu, 50.0)
+            .with(Figure::P50, 1.5)
+            .with(Figure::P99, 2.0)
+            .with(Figure::P999, 30.0);
         assert_eq!(sample, expected);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::figure::Figure;
+
 /// Idle connections whose memory is measured. With 1,000, a page more or less in the process does
 /// not show.
 const IDLE_CONNECTIONS: usize = 1_000;
@@ -53,6 +55,14 @@ impl Work {
         Self::all()
             .into_iter()
             .find(|work| work.to_string() == name)
+    }
+
+    /// The figure by which systems are compared at this load.
+    pub(crate) fn headline(self) -> Figure {
+        match self {
+            Self::Echo(_) => Figure::ServerCpu,
+            Self::Idle { .. } => Figure::Rss,
+        }
     }
 
     /// Whether the name contains `pattern`, or, with a `*` in the pattern, is matched by it from
