@@ -14,9 +14,6 @@ use crate::run::Plan;
 use crate::systems::{self, SYSTEMS, System};
 use crate::work::Work;
 
-const DEFAULT_ROUNDS: usize = 5;
-const DEFAULT_MEASURED: Duration = Duration::from_secs(1);
-
 // LIMIT: a run ends, whatever is typed.
 const MOST_ROUNDS: usize = 1_000;
 const MEASURED_SECONDS: std::ops::RangeInclusive<f64> = 0.01..=60.0;
@@ -100,7 +97,10 @@ impl Drive {
 
 /// The text of `--help`.
 pub(crate) fn help() -> String {
-    let works: Vec<String> = Work::all().iter().map(Work::to_string).collect();
+    let full = Plan::full();
+    let describe = |system: &&System| format!("  {:<18} {}\n", system.name, system.about);
+    let systems: String = full.systems.iter().map(describe).collect();
+    let works: Vec<String> = full.works.iter().map(Work::to_string).collect();
     format!(
         "\
 Echo servers side by side: server CPU per message, rates, latencies and memory.
@@ -112,60 +112,63 @@ measurement. The systems take turns in every round. Figures are medians over the
 rounds; ratios are medians of the ratios within the rounds.
 
 Options:
+  --quick          only what tells the most in less than two minutes
   --only PATTERN   only works whose name contains PATTERN, or, if it has a `*`,
                    whose whole name it matches
   --systems A,B    only these systems
-  --rounds N       how often everything is measured, 1 to {MOST_ROUNDS} [default: {DEFAULT_ROUNDS}]
+  --rounds N       how often everything is measured, 1 to {MOST_ROUNDS} [default: {}]
   --seconds S      how long each echo is measured, {} to {} [default: {}]
   --json FILE      write the figures to FILE as well
   -h, --help       print this
 
 Works: {}
-Systems: {}
-",
+Systems:
+{}",
+        full.rounds,
         MEASURED_SECONDS.start(),
         MEASURED_SECONDS.end(),
-        DEFAULT_MEASURED.as_secs(),
+        full.measured.as_secs(),
         works.join(" "),
-        system_names(),
+        systems,
     )
 }
 
 fn parse_run(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
-    let mut plan = Plan {
-        works: Work::all(),
-        systems: SYSTEMS.iter().collect(),
-        rounds: DEFAULT_ROUNDS,
-        measured: DEFAULT_MEASURED,
-    };
+    let (mut quick, mut only, mut systems, mut rounds, mut measured) =
+        (false, None, None, None, None);
     let mut json = None;
     while let Some(argument) = arguments.next()? {
         match argument {
-            Long("only") => plan.works = parse_only(&arguments.value()?.string()?)?,
-            Long("systems") => plan.systems = parse_systems(&arguments.value()?.string()?)?,
-            Long("rounds") => plan.rounds = parse_rounds(&arguments.value()?.string()?)?,
-            Long("seconds") => plan.measured = parse_seconds(&arguments.value()?.string()?)?,
+            Long("quick") => quick = true,
+            Long("only") => only = Some(arguments.value()?.string()?),
+            Long("systems") => systems = Some(parse_systems(&arguments.value()?.string()?)?),
+            Long("rounds") => rounds = Some(parse_rounds(&arguments.value()?.string()?)?),
+            Long("seconds") => measured = Some(parse_seconds(&arguments.value()?.string()?)?),
             Long("json") => json = Some(PathBuf::from(arguments.value()?)),
             Short('h') | Long("help") => return Ok(Command::Help),
             other => return Err(other.unexpected().into()),
         }
     }
+    let mut plan = if quick { Plan::quick() } else { Plan::full() };
+    if let Some(pattern) = only {
+        keep_only(&pattern, &mut plan.works)?;
+    }
+    plan.systems = systems.unwrap_or(plan.systems);
+    plan.rounds = rounds.unwrap_or(plan.rounds);
+    plan.measured = measured.unwrap_or(plan.measured);
     Ok(Command::Run { plan, json })
 }
 
-fn parse_only(pattern: &str) -> Result<Vec<Work>, UsageError> {
-    let works: Vec<Work> = Work::all()
-        .into_iter()
-        .filter(|work| work.matches(pattern))
-        .collect();
+fn keep_only(pattern: &str, works: &mut Vec<Work>) -> Result<(), UsageError> {
+    let names: Vec<String> = works.iter().map(Work::to_string).collect();
+    works.retain(|work| work.matches(pattern));
     if works.is_empty() {
-        let names: Vec<String> = Work::all().iter().map(Work::to_string).collect();
         return Err(UsageError(format!(
             "--only {pattern:?} matches no work, expected a part of one of: {}",
             names.join(" ")
         )));
     }
-    Ok(works)
+    Ok(())
 }
 
 fn parse_systems(names: &str) -> Result<Vec<&'static System>, UsageError> {
@@ -283,6 +286,10 @@ mod tests {
         assert_eq!(systems, ["protosocket-2.0.2", "loop"]);
         assert_eq!(plan.rounds, 7);
         assert_eq!(plan.measured, Duration::from_millis(500));
+        let plan = parse_plan("run --only idle --rounds 3 --quick");
+        assert_eq!(plan.works.len(), 1);
+        assert_eq!(plan.rounds, 3);
+        assert_eq!(plan.measured, Plan::quick().measured);
         let Ok(Command::Run { json, .. }) = parse("run --json out.json") else {
             panic!("a file is expected");
         };
@@ -305,6 +312,7 @@ mod tests {
             ("", "expected `run`"),
             ("walk", "expected `run`"),
             ("run --only nothing", "echo/64B/1x1"),
+            ("run --quick --only 64B/1x1*1", "echo/64B/1x64"),
             ("run --only", "missing argument"),
             ("run --systems loop,2.0.2", "some of: loop"),
             ("run --systems loop,loop", "twice"),

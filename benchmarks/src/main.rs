@@ -14,6 +14,7 @@ mod client;
 mod figure;
 mod frame;
 mod machine;
+mod progress;
 mod report;
 mod roles;
 mod run;
@@ -60,6 +61,8 @@ fn execute(command: Command) -> io::Result<()> {
 
 fn run_and_report(plan: &Plan, json: Option<&Path>) -> io::Result<()> {
     let json = json.map(open_for_later).transpose()?;
+    // Without a standard error there is nobody to tell.
+    let _: io::Result<()> = writeln!(io::stderr(), "{plan}");
     let rows = report::rows(&run::run(plan)?);
     report::write_table(&rows, &mut io::stdout().lock())?;
     if let Some(file) = json {

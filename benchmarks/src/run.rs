@@ -1,15 +1,16 @@
 //! The measurement: rounds in which every system does every work once.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::child::Child;
 use crate::figure::{Figure, Sample};
 use crate::machine;
+use crate::progress::Progress;
 use crate::roles::{Drive, EchoReport, OPEN, Question, READY};
-use crate::systems::System;
+use crate::systems::{SYSTEMS, System};
 use crate::work::Work;
 
 /// How long a child may take for what it does at once.
@@ -20,6 +21,19 @@ const SHORTEST_WARM_UP: Duration = Duration::from_millis(200);
 
 /// The warm-up is the measured time divided by this.
 const WARM_UP_DIVISOR: u32 = 5;
+
+/// Rounds of a run that nobody asked for another number of. Ranges of equal systems seldom lie apart
+/// after as many.
+const ROUNDS: usize = 5;
+
+/// How long an echo is measured when there is little time.
+const QUICKLY_MEASURED: Duration = Duration::from_millis(300);
+
+/// Estimate of what starting and ending two processes takes.
+const PROCESSES: Duration = Duration::from_millis(50);
+
+/// Estimate of what opening the idle connections and reading the memory twice takes.
+const CONNECTING: Duration = Duration::from_millis(400);
 
 /// What to measure.
 #[derive(Debug)]
@@ -32,6 +46,62 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     /// How long an echo is measured, each time.
     pub(crate) measured: Duration,
+}
+
+impl Plan {
+    /// Everything: some minutes.
+    pub(crate) fn full() -> Self {
+        Self {
+            works: Work::all(),
+            systems: SYSTEMS.iter().collect(),
+            rounds: ROUNDS,
+            measured: Duration::from_secs(1),
+        }
+    }
+
+    /// What tells the most in less than two minutes.
+    pub(crate) fn quick() -> Self {
+        let mut plan = Self::full();
+        plan.works.retain(|work| work.is_quick());
+        plan.measured = QUICKLY_MEASURED;
+        plan
+    }
+
+    /// How often a system does a work.
+    fn measurements(&self) -> usize {
+        self.works.len() * self.systems.len() * self.rounds
+    }
+
+    /// How long the run takes, more or less.
+    pub(crate) fn estimate(&self) -> Duration {
+        let round: Duration = self.works.iter().map(|&work| self.estimate_of(work)).sum();
+        let turns = u32::try_from(self.systems.len() * self.rounds);
+        turns.map_or(Duration::MAX, |turns| round.saturating_mul(turns))
+    }
+
+    /// How long one system is busy with a work in one round.
+    fn estimate_of(&self, work: Work) -> Duration {
+        PROCESSES
+            + match work {
+                Work::Echo(_) => self.warm_up() + self.measured,
+                Work::Idle { .. } => CONNECTING,
+            }
+    }
+
+    fn warm_up(&self) -> Duration {
+        (self.measured / WARM_UP_DIVISOR).max(SHORTEST_WARM_UP)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (works, systems, rounds) = (self.works.len(), self.systems.len(), self.rounds);
+        let seconds = self.estimate().as_secs_f64().ceil();
+        write!(
+            f,
+            "works: {works}, systems: {systems}, rounds: {rounds}; about {seconds} s"
+        )
+    }
 }
 
 /// What one system did with one load, round by round.
@@ -63,24 +133,20 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
             samples: Vec::new(),
         })
         .collect();
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(plan.measurements(), plan.estimate());
     let count = plan.systems.len();
     for round in 0..plan.rounds {
         for (row, &work) in plan.works.iter().enumerate() {
             for turn in 0..count {
                 let column = (round + turn) % count;
                 let system = plan.systems[column];
-                progress.show(format_args!(
-                    "round {} of {}: {work} {}",
-                    round + 1,
-                    plan.rounds,
-                    system.name
-                ));
-                let sample = Bout::start(work, system, plan.measured, server_processor)
+                progress.show(format_args!("{work} {}", system.name));
+                let sample = Bout::start(work, system, plan, server_processor)
                     .and_then(|bout| bout.finish(client_processor))
                     .map_err(|error| {
                         io::Error::other(format!("{work} with {}: {error}", system.name))
                     })?;
+                progress.advance(plan.estimate_of(work));
                 series[row * count + column].samples.push(sample);
             }
         }
@@ -89,25 +155,20 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
 }
 
 /// One system doing one work, in fresh processes.
-struct Bout {
+struct Bout<'a> {
     work: Work,
-    measured: Duration,
+    plan: &'a Plan,
     server: Child,
     address: String,
 }
 
-impl Bout {
-    fn start(
-        work: Work,
-        system: &System,
-        measured: Duration,
-        processor: usize,
-    ) -> io::Result<Self> {
+impl<'a> Bout<'a> {
+    fn start(work: Work, system: &System, plan: &'a Plan, processor: usize) -> io::Result<Self> {
         let mut server = Child::spawn("serve", [system.name, &processor.to_string()])?;
         let address = server.hear(PATIENCE)?;
         Ok(Self {
             work,
-            measured,
+            plan,
             server,
             address,
         })
@@ -118,8 +179,8 @@ impl Bout {
             processor,
             address: parse(&self.address)?,
             work: self.work,
-            warm_up: (self.measured / WARM_UP_DIVISOR).max(SHORTEST_WARM_UP),
-            measured: self.measured,
+            warm_up: self.plan.warm_up(),
+            measured: self.plan.measured,
         };
         let mut client = Child::spawn("drive", orders.to_arguments())?;
         let ready = client.hear(PATIENCE + orders.warm_up)?;
@@ -133,7 +194,7 @@ impl Bout {
     fn echo(&mut self, client: &mut Child) -> io::Result<Sample> {
         let before = self.ask(Question::Cpu)?;
         client.tell("go")?;
-        let report = client.hear(PATIENCE + self.measured)?;
+        let report = client.hear(PATIENCE + self.plan.measured)?;
         let after = self.ask(Question::Cpu)?;
         let report: EchoReport = serde_json::from_str(&report)?;
         Ok(echo_sample(&report, after.saturating_sub(before)))
@@ -186,35 +247,37 @@ fn expect(line: &str, expected: &str) -> io::Result<()> {
     }
 }
 
-/// A line on a terminal that is written over and over. Anywhere else there is none.
-struct Progress {
-    visible: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            visible: io::stderr().is_terminal(),
-        }
-    }
-
-    fn show(&mut self, line: fmt::Arguments<'_>) {
-        if self.visible {
-            // Losing the progress is no reason to lose the measurement.
-            let _: io::Result<()> = write!(io::stderr(), "\r\x1b[2K{line}");
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.show(format_args!(""));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_quick_plan_ends_within_two_minutes() {
+        let plan = Plan::quick();
+        assert!(plan.estimate() < Duration::from_secs(120), "{plan}");
+        assert_eq!(plan.systems.len(), SYSTEMS.len());
+        assert!(plan.works.len() > 1, "{plan}");
+        assert!(plan.works.iter().all(|work| work.is_quick()), "{plan}");
+    }
+
+    #[test]
+    fn the_estimate_counts_every_measurement() {
+        let mut plan = Plan::full();
+        plan.works = vec![
+            Work::find("echo/64B/1x1").expect("a load"),
+            Work::find("idle/1000").expect("a load"),
+        ];
+        plan.systems.truncate(2);
+        plan.rounds = 3;
+        plan.measured = Duration::from_secs(10);
+        let round = PROCESSES * 2 + Duration::from_secs(12) + CONNECTING;
+        assert_eq!(plan.measurements(), 12);
+        assert_eq!(plan.estimate(), round * 6);
+        assert_eq!(
+            plan.to_string(),
+            "works: 2, systems: 2, rounds: 3; about 75 s"
+        );
+    }
 
     #[test]
     fn a_sample_is_per_message() {

@@ -65,6 +65,20 @@ impl Work {
         }
     }
 
+    /// Whether it is one of the few that tell the most for their time.
+    pub(crate) fn is_quick(self) -> bool {
+        match self {
+            Self::Echo(echo) => {
+                echo.connections == 1
+                    && matches!(
+                        (echo.payload, echo.in_flight),
+                        (64, 64 | 1_024) | (1_024, 1_024)
+                    )
+            }
+            Self::Idle { connections } => connections == IDLE_CONNECTIONS,
+        }
+    }
+
     /// Whether the name contains `pattern`, or, with a `*` in the pattern, is matched by it from
     /// its first to its last character.
     pub(crate) fn matches(&self, pattern: &str) -> bool {

@@ -17,22 +17,27 @@ mod protosocket_v2;
 pub(crate) const SYSTEMS: &[System] = &[
     System {
         name: REFERENCE,
+        about: "tokio by hand: frames are copied from one read buffer into one out buffer",
         start: hand_loop::start,
     },
     System {
         name: "ours",
+        about: "this project; the reactor replies through its context",
         start: ours::start,
     },
     System {
         name: "ours-channel",
+        about: "this project; the reactor replies through the sender of its connection",
         start: ours::start_channel,
     },
     System {
         name: "ours-machine",
+        about: "this project; a machine behind the adapter replies",
         start: ours::start_machine,
     },
     System {
         name: "protosocket-2.0.2",
+        about: "the published protosocket with its pooled encoder; the reactor replies through its channel",
         start: protosocket_v2::start,
     },
 ];
@@ -45,6 +50,8 @@ pub(crate) const REFERENCE: &str = "loop";
 pub(crate) struct System {
     /// What `--systems` and the reports call it.
     pub(crate) name: &'static str,
+    /// What it is, in a line of the reports.
+    pub(crate) about: &'static str,
     /// Starts listening. Called once per process, inside a current-thread tokio runtime.
     pub(crate) start: fn() -> io::Result<Server>,
 }
