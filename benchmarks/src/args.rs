@@ -14,6 +14,9 @@ use crate::run::Plan;
 use crate::systems::{self, SYSTEMS, System};
 use crate::work::Work;
 
+/// What people may ask for. The other commands are for the processes of a run.
+const COMMANDS: &str = "`run` or `report`";
+
 // LIMIT: a run ends, whatever is typed.
 const MOST_ROUNDS: usize = 1_000;
 const MEASURED_SECONDS: std::ops::RangeInclusive<f64> = 0.01..=60.0;
@@ -29,6 +32,11 @@ pub(crate) enum Command {
         plan: Plan,
         /// Where to write the figures as well.
         json: Option<PathBuf>,
+    },
+    /// Show a report that was kept.
+    Report {
+        /// Where it was written.
+        json: PathBuf,
     },
     /// Be a server for the run that has started this process.
     Serve {
@@ -68,16 +76,17 @@ impl Command {
             Some(Short('h') | Long("help")) => Ok(Self::Help),
             Some(Value(command)) => match command.to_str() {
                 Some("run") => parse_run(arguments),
+                Some("report") => parse_report(arguments),
                 Some("serve") => parse_serve(arguments),
                 Some("drive") => parse_drive(arguments),
                 _ => Err(UsageError(format!(
-                    "unknown command {command:?}, expected `run`"
+                    "unknown command {command:?}, expected {COMMANDS}"
                 ))),
             },
             Some(other) => Err(other.unexpected().into()),
-            None => Err(UsageError(
-                "a command is missing, expected `run`".to_owned(),
-            )),
+            None => Err(UsageError(format!(
+                "a command is missing, expected {COMMANDS}"
+            ))),
         }
     }
 }
@@ -106,19 +115,22 @@ pub(crate) fn help() -> String {
 Echo servers side by side: server CPU per message, rates, latencies and memory.
 
 Usage: benchmarks run [OPTIONS]
+       benchmarks report FILE
 
 Server and client are processes on processors of their own, fresh for each
 measurement. The systems take turns in every round. Figures are medians over the
 rounds; ratios are medians of the ratios within the rounds.
 
-Options:
+`report` shows what `run --json` has kept.
+
+Options of `run`:
   --quick          only what tells the most in less than two minutes
   --only PATTERN   only works whose name contains PATTERN, or, if it has a `*`,
                    whose whole name it matches
   --systems A,B    only these systems
   --rounds N       how often everything is measured, 1 to {MOST_ROUNDS} [default: {}]
   --seconds S      how long each echo is measured, {} to {} [default: {}]
-  --json FILE      write the figures to FILE as well
+  --json FILE      keep the report in FILE
   -h, --help       print this
 
 Works: {}
@@ -157,6 +169,20 @@ fn parse_run(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
     plan.rounds = rounds.unwrap_or(plan.rounds);
     plan.measured = measured.unwrap_or(plan.measured);
     Ok(Command::Run { plan, json })
+}
+
+fn parse_report(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
+    let mut json = None;
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Value(file) if json.is_none() => json = Some(PathBuf::from(file)),
+            Short('h') | Long("help") => return Ok(Command::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let missing = "`report` needs the file that `run --json` has written";
+    json.map(|json| Command::Report { json })
+        .ok_or_else(|| UsageError(missing.to_owned()))
 }
 
 fn keep_only(pattern: &str, works: &mut Vec<Work>) -> Result<(), UsageError> {
@@ -300,6 +326,7 @@ mod tests {
     fn help_is_no_error() {
         assert!(matches!(parse("--help"), Ok(Command::Help)));
         assert!(matches!(parse("run -h"), Ok(Command::Help)));
+        assert!(matches!(parse("report -h"), Ok(Command::Help)));
         assert!(help().contains("echo/64B/1x1024"));
         for system in SYSTEMS {
             assert!(help().contains(system.name), "{}", system.name);
@@ -325,6 +352,9 @@ mod tests {
             ("run --seconds 61", "0.01 to 60"),
             ("run --fast", "--fast"),
             ("run everything", "everything"),
+            ("report", "needs the file"),
+            ("report a.json b.json", "b.json"),
+            ("report --fast", "--fast"),
         ] {
             let error = parse(line).expect_err(line).to_string();
             assert!(error.contains(expected), "{line}: {error}");

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// A quantity that is measured. The order is that of the reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Figure {
@@ -22,7 +24,8 @@ pub(crate) enum Figure {
 }
 
 /// Which of two values is the better one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Better {
     /// The larger one.
     Higher,
@@ -69,10 +72,6 @@ impl Figure {
     }
 
     /// Which values are the good ones.
-    #[expect(
-        dead_code,
-        reason = "the comparison of two reports is what asks for it"
-    )]
     pub(crate) fn better(self) -> Better {
         match self {
             Self::Rate => Better::Higher,
@@ -101,10 +100,6 @@ impl Sample {
     }
 
     /// All values, in the order of the reports.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the report of every sample is what asks for it")
-    )]
     pub(crate) fn figures(&self) -> impl Iterator<Item = (Figure, f64)> {
         self.0.iter().map(|(&figure, &value)| (figure, value))
     }

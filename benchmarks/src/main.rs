@@ -15,6 +15,7 @@ mod figure;
 mod frame;
 mod machine;
 mod progress;
+mod provenance;
 mod report;
 mod roles;
 mod run;
@@ -28,6 +29,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use args::Command;
+use provenance::Provenance;
+use report::Report;
 use run::Plan;
 
 /// The exit code for arguments that make no sense.
@@ -54,6 +57,9 @@ fn execute(command: Command) -> io::Result<()> {
     match command {
         Command::Help => io::stdout().lock().write_all(args::help().as_bytes()),
         Command::Run { plan, json } => run_and_report(&plan, json.as_deref()),
+        Command::Report { json } => {
+            report::write_table(&report::read(&json)?, &mut io::stdout().lock())
+        }
         Command::Serve { system, processor } => roles::serve(system, processor),
         Command::Drive(orders) => roles::drive(&orders),
     }
@@ -63,12 +69,13 @@ fn run_and_report(plan: &Plan, json: Option<&Path>) -> io::Result<()> {
     let json = json.map(open_for_later).transpose()?;
     // Without a standard error there is nobody to tell.
     let _: io::Result<()> = writeln!(io::stderr(), "{plan}");
-    let rows = report::rows(&run::run(plan)?);
-    report::write_table(&rows, &mut io::stdout().lock())?;
+    let provenance = Provenance::here();
+    let report = Report::new(provenance, plan, &run::run(plan)?);
+    report::write_table(&report, &mut io::stdout().lock())?;
     if let Some(file) = json {
         file.set_len(0)?;
         let mut out = BufWriter::new(file);
-        report::write_json(&rows, &mut out)?;
+        report::write(&report, &mut out)?;
         out.flush()?;
     }
     Ok(())

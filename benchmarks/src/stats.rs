@@ -1,7 +1,9 @@
 //! Medians and ratios.
 
+use serde::{Deserialize, Serialize};
+
 /// The middle of some values and their extremes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     /// The smallest.
     pub(crate) min: f64,
@@ -27,18 +29,19 @@ impl Spread {
     }
 }
 
-/// The ratio of each value to the reference of the same round.
+/// The ratio of each round's value to the reference of the same round.
 ///
 /// What disturbs a round disturbs all of its systems, so ratios within a round are steadier than
-/// the ratio of two medians. A round without a positive reference has no ratio.
+/// the ratio of two medians. A round without a value or a positive reference has no ratio.
 pub(crate) fn ratios<'a>(
-    values: &'a [f64],
-    references: &'a [f64],
+    values: &'a [Option<f64>],
+    references: &'a [Option<f64>],
 ) -> impl Iterator<Item = f64> + 'a {
     values
         .iter()
         .zip(references)
-        .filter(|&(_, &reference)| reference > 0.0)
+        .filter_map(|(value, reference)| Some(((*value)?, (*reference)?)))
+        .filter(|&(_, reference)| reference > 0.0)
         .map(|(value, reference)| value / reference)
 }
 
@@ -75,14 +78,22 @@ mod tests {
     #[test]
     fn ratios_pair_the_rounds() {
         // The ratio of the medians would be 1.5.
-        let paired: Vec<f64> = ratios(&[2.0, 30.0, 3.0], &[1.0, 10.0, 2.0]).collect();
+        let paired: Vec<f64> = ratios(
+            &[Some(2.0), Some(30.0), Some(3.0)],
+            &[Some(1.0), Some(10.0), Some(2.0)],
+        )
+        .collect();
         assert_eq!(paired, [2.0, 3.0, 1.5]);
         assert_eq!(Spread::of(paired).map(|spread| spread.median), Some(2.0));
     }
 
     #[test]
-    fn a_round_without_a_reference_has_no_ratio() {
-        let paired: Vec<f64> = ratios(&[2.0, 3.0, 4.0], &[0.0, 2.0]).collect();
+    fn a_round_without_a_value_or_a_reference_has_no_ratio() {
+        let paired: Vec<f64> = ratios(
+            &[Some(2.0), Some(3.0), None, Some(5.0), Some(4.0)],
+            &[Some(0.0), Some(2.0), Some(1.0), None],
+        )
+        .collect();
         assert_eq!(paired, [1.5]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,82 +47,133 @@ fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/report.json"));
 }
 
+/// A short run of this work, and its report.
+fn run(work: &str, systems: &str, file: &Path) -> (Output, Value) {
+    let path = file.to_str().expect("a path in UTF-8");
+    let mut arguments = vec!["run", "--only", work, "--systems", systems];
+    arguments.extend(["--rounds", "2", "--seconds", "0.05", "--json", path]);
+    let output = benchmarks(&arguments);
+    assert!(output.status.success(), "{output:?}");
+    let json = fs::read(file).expect("a report");
+    (output, serde_json::from_slice(&json).expect("JSON"))
+}
+
+fn temporary(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// The members of an object.
+fn members(value: &Value) -> Vec<&str> {
+    let object = value.as_object().expect("an object");
+    object.keys().map(String::as_str).collect()
+}
+
 #[test]
 fn a_short_run_reports_every_figure() {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.json");
+    let file = temporary("report.json");
     fs::write(&file, "x".repeat(1 << 16)).expect("a longer report from before");
-    let path = file.to_str().expect("a path in UTF-8");
-    let output = benchmarks(&[
-        "run",
-        "--only",
-        "echo/64B/1x64",
-        "--systems",
-        "loop,ours,protosocket-2.0.2",
-        "--rounds",
-        "2",
-        "--seconds",
-        "0.05",
-        "--json",
-        path,
-    ]);
-    assert!(output.status.success(), "{output:?}");
-    let lines = String::from_utf8_lossy(&output.stdout).lines().count();
-    assert_eq!(lines, 1 + 3, "a heading and a line for each system");
+    let (output, report) = run("echo/64B/1x64", "loop,ours,protosocket-2.0.2", &file);
+    let table = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "echo/64B/1x64");
+    for (line, system) in lines[2..].iter().zip(["loop", "ours", "protosocket-2.0.2"]) {
+        assert!(line.trim_start().starts_with(system), "{table}");
+    }
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
         "works: 1, systems: 3, rounds: 2; about 2 s\n",
         "progress is for terminals"
     );
 
-    let report: Value = serde_json::from_slice(&fs::read(file).expect("a report")).expect("JSON");
-    let systems: Vec<&Value> = report
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|row| &row["system"])
-        .collect();
-    assert_eq!(systems, ["loop", "ours", "protosocket-2.0.2"]);
-    for row in report.as_array().expect("a list") {
-        assert_eq!(row["work"], "echo/64B/1x64");
-        assert_eq!(row["rounds"], 2);
-        assert_eq!(row["rss_per_connection"], Value::Null);
-        for figure in [
-            "rate",
-            "server_cpu_ns",
+    let [work] = &report["works"].as_array().expect("a list")[..] else {
+        panic!("{report}");
+    };
+    assert_eq!(work["name"], "echo/64B/1x64");
+    let systems = work["systems"].as_array().expect("a list");
+    let names: Vec<&Value> = systems.iter().map(|system| &system["name"]).collect();
+    assert_eq!(names, ["loop", "ours", "protosocket-2.0.2"]);
+    for system in systems {
+        let figures = &system["figures"];
+        let expected = [
             "client_cpu_ns",
             "p50_us",
-            "p99_us",
             "p999_us",
-        ] {
-            assert!(
-                row[figure].as_f64().is_some_and(|figure| figure > 0.0),
-                "{figure}: {row}"
-            );
+            "p99_us",
+            "rate",
+            "server_cpu_ns",
+        ];
+        assert_eq!(members(figures), expected);
+        for figure in expected {
+            let measured = &figures[figure];
+            let ratio = measured["ratio"]["median"].as_f64();
+            assert!(ratio.is_some_and(|ratio| ratio > 0.0), "{system}");
+            let samples = measured["samples"].as_array().expect("a list");
+            assert_eq!(samples.len(), 2);
+            let positive = |sample: &Value| sample.as_f64().is_some_and(|sample| sample > 0.0);
+            assert!(samples.iter().all(positive), "{system}");
         }
+    }
+
+    let shown = benchmarks(&["report", file.to_str().expect("a path in UTF-8")]);
+    assert!(shown.status.success(), "{shown:?}");
+    assert_eq!(shown.stdout, output.stdout, "a kept report shows the same");
+}
+
+#[test]
+fn a_report_tells_what_figures_depend_on_and_nothing_of_users_hosts_and_paths() {
+    let (_, report) = run("echo/64B/1x1", "loop", &temporary("provenance.json"));
+    // Every member is a decision: it must not tell who measured, or where in the file system.
+    let provenance = &report["provenance"];
+    let expected = [
+        "allocator",
+        "commit",
+        "compiler",
+        "libraries",
+        "machine",
+        "profile",
+        "time",
+    ];
+    assert_eq!(members(provenance), expected);
+    let expected = [
+        "governor",
+        "kernel",
+        "load_average",
+        "memory_bytes",
+        "processor",
+        "processors",
+        "virtualised",
+    ];
+    assert_eq!(members(&provenance["machine"]), expected);
+    let text = report.to_string();
+    for path in [env!("CARGO_MANIFEST_DIR"), env!("CARGO_TARGET_TMPDIR")] {
+        assert!(!text.contains(path), "{text}");
     }
 }
 
 #[test]
 fn idle_connections_report_memory_alone() {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("idle.json");
-    let path = file.to_str().expect("a path in UTF-8");
-    let output = benchmarks(&[
-        "run",
-        "--only",
-        "idle",
-        "--systems",
-        "loop",
-        "--rounds",
-        "1",
-        "--json",
-        path,
-    ]);
-    assert!(output.status.success(), "{output:?}");
-    let report: Value = serde_json::from_slice(&fs::read(file).expect("a report")).expect("JSON");
-    let bytes = report[0]["rss_per_connection"].as_f64().expect("bytes");
+    let (_, report) = run("idle/1000", "loop", &temporary("idle.json"));
+    let figures = &report["works"][0]["systems"][0]["figures"];
+    assert_eq!(members(figures), ["rss_per_connection"]);
+    let bytes = figures["rss_per_connection"]["median"].as_f64();
+    let bytes = bytes.expect("bytes");
     assert!((1_000.0..100_000.0).contains(&bytes), "{bytes}");
-    assert_eq!(report[0]["server_cpu_ns"], Value::Null);
-    assert_eq!(report[0]["rate"], Value::Null);
+}
+
+#[test]
+fn a_file_that_is_no_report_is_told_and_exits_with_one() {
+    let file = temporary("no-report.json");
+    fs::write(&file, r#"{ "formula": 1 }"#).expect("a file");
+    let path = file.to_str().expect("a path in UTF-8");
+    for (path, expected) in [
+        (path, "missing field `format`"),
+        ("/nonexistent/report.json", "/nonexistent/report.json: "),
+    ] {
+        let output = benchmarks(&["report", path]);
+        assert_eq!(output.status.code(), Some(1), "{path}");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(complaint.contains(expected), "{complaint}");
+    }
 }
 
 #[test]
