@@ -15,7 +15,7 @@ use crate::systems::{self, SYSTEMS, System};
 use crate::work::Work;
 
 /// What people may ask for. The other commands are for the processes of a run.
-const COMMANDS: &str = "`run` or `report`";
+const COMMANDS: &str = "`run`, `report` or `compare`";
 
 // LIMIT: a run ends, whatever is typed.
 const MOST_ROUNDS: usize = 1_000;
@@ -37,6 +37,13 @@ pub(crate) enum Command {
     Report {
         /// Where it was written.
         json: PathBuf,
+    },
+    /// Show what is better and what is worse in the second of two reports.
+    Compare {
+        /// Where they were written.
+        files: [PathBuf; 2],
+        /// Whether something worse is a failure.
+        fail_on_worse: bool,
     },
     /// Be a server for the run that has started this process.
     Serve {
@@ -77,6 +84,7 @@ impl Command {
             Some(Value(command)) => match command.to_str() {
                 Some("run") => parse_run(arguments),
                 Some("report") => parse_report(arguments),
+                Some("compare") => parse_compare(arguments),
                 Some("serve") => parse_serve(arguments),
                 Some("drive") => parse_drive(arguments),
                 _ => Err(UsageError(format!(
@@ -116,12 +124,15 @@ Echo servers side by side: server CPU per message, rates, latencies and memory.
 
 Usage: benchmarks run [OPTIONS]
        benchmarks report FILE
+       benchmarks compare A B [--fail-on-worse]
 
 Server and client are processes on processors of their own, fresh for each
 measurement. The systems take turns in every round. Figures are medians over the
 rounds; ratios are medians of the ratios within the rounds.
 
-`report` shows what `run --json` has kept.
+`report` shows what `run --json` has kept, and `compare` what became better or
+worse from A to B by more than the scatter; with --fail-on-worse it exits with 3
+if something became worse.
 
 Options of `run`:
   --quick          only what tells the most in less than two minutes
@@ -172,17 +183,43 @@ fn parse_run(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
 }
 
 fn parse_report(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
-    let mut json = None;
+    let mut files = Vec::new();
     while let Some(argument) = arguments.next()? {
         match argument {
-            Value(file) if json.is_none() => json = Some(PathBuf::from(file)),
+            Value(file) => files.push(PathBuf::from(file)),
             Short('h') | Long("help") => return Ok(Command::Help),
             other => return Err(other.unexpected().into()),
         }
     }
-    let missing = "`report` needs the file that `run --json` has written";
-    json.map(|json| Command::Report { json })
-        .ok_or_else(|| UsageError(missing.to_owned()))
+    let [json] = exactly("report", files)?;
+    Ok(Command::Report { json })
+}
+
+fn parse_compare(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
+    let mut files = Vec::new();
+    let mut fail_on_worse = false;
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Value(file) => files.push(PathBuf::from(file)),
+            Long("fail-on-worse") => fail_on_worse = true,
+            Short('h') | Long("help") => return Ok(Command::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Compare {
+        files: exactly("compare", files)?,
+        fail_on_worse,
+    })
+}
+
+/// As many reports as the command shows.
+fn exactly<const N: usize>(command: &str, files: Vec<PathBuf>) -> Result<[PathBuf; N], UsageError> {
+    files.try_into().map_err(|files: Vec<PathBuf>| {
+        UsageError(format!(
+            "`{command}` expects {N} of the files that `run --json` writes, got {}",
+            files.len()
+        ))
+    })
 }
 
 fn keep_only(pattern: &str, works: &mut Vec<Work>) -> Result<(), UsageError> {
@@ -323,6 +360,19 @@ mod tests {
     }
 
     #[test]
+    fn reports_are_compared_in_their_order() {
+        let Ok(Command::Compare {
+            files,
+            fail_on_worse,
+        }) = parse("compare b.json --fail-on-worse a.json")
+        else {
+            panic!("a comparison is expected");
+        };
+        assert_eq!(files, ["b.json", "a.json"].map(PathBuf::from));
+        assert!(fail_on_worse);
+    }
+
+    #[test]
     fn help_is_no_error() {
         assert!(matches!(parse("--help"), Ok(Command::Help)));
         assert!(matches!(parse("run -h"), Ok(Command::Help)));
@@ -352,9 +402,15 @@ mod tests {
             ("run --seconds 61", "0.01 to 60"),
             ("run --fast", "--fast"),
             ("run everything", "everything"),
-            ("report", "needs the file"),
-            ("report a.json b.json", "b.json"),
+            ("report", "1 of the files that `run --json` writes, got 0"),
+            ("report a.json b.json", "got 2"),
             ("report --fast", "--fast"),
+            (
+                "compare a.json",
+                "2 of the files that `run --json` writes, got 1",
+            ),
+            ("compare a.json b.json c.json", "got 3"),
+            ("compare a.json b.json --fail", "--fail"),
         ] {
             let error = parse(line).expect_err(line).to_string();
             assert!(error.contains(expected), "{line}: {error}");

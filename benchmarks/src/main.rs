@@ -30,11 +30,14 @@ use std::process::ExitCode;
 
 use args::Command;
 use provenance::Provenance;
-use report::Report;
+use report::{Comparison, Report};
 use run::Plan;
 
 /// The exit code for arguments that make no sense.
 const USAGE: u8 = 2;
+
+/// The exit code of a comparison with something worse, for those who ask for it.
+const WORSE: u8 = 3;
 
 fn main() -> ExitCode {
     let command = match Command::parse(lexopt::Parser::from_env()) {
@@ -45,7 +48,7 @@ fn main() -> ExitCode {
         }
     };
     match execute(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(format_args!("{error}"));
             ExitCode::FAILURE
@@ -53,16 +56,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> io::Result<()> {
+fn execute(command: Command) -> io::Result<ExitCode> {
     match command {
-        Command::Help => io::stdout().lock().write_all(args::help().as_bytes()),
-        Command::Run { plan, json } => run_and_report(&plan, json.as_deref()),
+        Command::Help => io::stdout().lock().write_all(args::help().as_bytes())?,
+        Command::Run { plan, json } => run_and_report(&plan, json.as_deref())?,
         Command::Report { json } => {
-            report::write_table(&report::read(&json)?, &mut io::stdout().lock())
+            report::write_table(&report::read(&json)?, &mut io::stdout().lock())?;
         }
-        Command::Serve { system, processor } => roles::serve(system, processor),
-        Command::Drive(orders) => roles::drive(&orders),
+        Command::Compare {
+            files: [a, b],
+            fail_on_worse,
+        } => {
+            let comparison = Comparison::of(&report::read(&a)?, &report::read(&b)?);
+            comparison.write(&mut io::stdout().lock())?;
+            if fail_on_worse && comparison.has_worse() {
+                return Ok(ExitCode::from(WORSE));
+            }
+        }
+        Command::Serve { system, processor } => roles::serve(system, processor)?,
+        Command::Drive(orders) => roles::drive(&orders)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_and_report(plan: &Plan, json: Option<&Path>) -> io::Result<()> {

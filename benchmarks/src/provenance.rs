@@ -73,6 +73,39 @@ impl Provenance {
             machine: Machine::here(),
         }
     }
+
+    /// What figures depend on, by name: with another value of any of them they are others. Time and
+    /// commit are not among them.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+        let Machine {
+            processor,
+            processors,
+            kernel,
+            memory_bytes,
+            governor,
+            virtualised,
+            load_average: _,
+        } = &self.machine;
+        let unknown = || UNKNOWN.to_owned();
+        let told = |fact: &Option<String>| fact.clone().unwrap_or_else(unknown);
+        let processors = processors.as_ref().map(usize::to_string);
+        let memory = memory_bytes.map(|bytes| {
+            let gibibytes = bytes as f64 / f64::from(1 << 30);
+            format!("{gibibytes:.1} GiB")
+        });
+        vec![
+            ("processor", told(processor)),
+            ("processors", told(&processors)),
+            ("kernel", told(kernel)),
+            ("memory", told(&memory)),
+            ("frequency governor", told(governor)),
+            ("virtualised", yes_or_no(*virtualised)),
+            ("compiler", self.compiler.clone()),
+            ("profile", self.profile.clone()),
+            ("allocator", self.allocator.clone()),
+            ("libraries", self.libraries.join(", ")),
+        ]
+    }
 }
 
 impl Machine {
@@ -91,6 +124,10 @@ impl Machine {
             load_average: read("/proc/loadavg").and_then(|load| last_minute(&load)),
         }
     }
+}
+
+fn yes_or_no(fact: bool) -> String {
+    if fact { "yes" } else { "no" }.to_owned()
 }
 
 /// The value of the first line `name : value`.

@@ -10,6 +10,7 @@ use crate::figure::{Figure, Sample};
 use crate::machine;
 use crate::progress::Progress;
 use crate::roles::{Drive, EchoReport, OPEN, Question, READY};
+use crate::stats::ENOUGH_ROUNDS;
 use crate::systems::{SYSTEMS, System};
 use crate::work::Work;
 
@@ -21,10 +22,6 @@ const SHORTEST_WARM_UP: Duration = Duration::from_millis(200);
 
 /// The warm-up is the measured time divided by this.
 const WARM_UP_DIVISOR: u32 = 5;
-
-/// Rounds of a run that nobody asked for another number of. Ranges of equal systems seldom lie apart
-/// after as many.
-const ROUNDS: usize = 5;
 
 /// How long an echo is measured when there is little time.
 const QUICKLY_MEASURED: Duration = Duration::from_millis(300);
@@ -54,7 +51,7 @@ impl Plan {
         Self {
             works: Work::all(),
             systems: SYSTEMS.iter().collect(),
-            rounds: ROUNDS,
+            rounds: ENOUGH_ROUNDS,
             measured: Duration::from_secs(1),
         }
     }

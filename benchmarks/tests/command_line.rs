@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn benchmarks(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_benchmarks"))
@@ -25,6 +25,8 @@ fn bad_arguments_are_told_and_exit_with_two() {
         (&["run", "--only", "*B"], "echo/64B/1x1"),
         (&["run", "--systems", "tonic"], "protosocket-2.0.2"),
         (&["serve", "tonic", "0"], "protosocket-2.0.2"),
+        (&["report"], "got 0"),
+        (&["compare", "a.json"], "got 1"),
     ] {
         let output = benchmarks(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -150,6 +152,46 @@ fn a_report_tells_what_figures_depend_on_and_nothing_of_users_hosts_and_paths() 
     }
 }
 
+/// Writes the report as one of five rounds in which processor times were these.
+fn write_report(mut report: Value, name: &str, times: &[(&str, f64)]) -> PathBuf {
+    let systems = times.iter().map(|&(system, time)| {
+        let mut measured = json!({ "min": time, "median": time, "max": time });
+        measured["ratio"] = measured.clone();
+        measured["samples"] = json!(vec![time; 5]);
+        json!({ "name": system, "figures": { "server_cpu_ns": measured } })
+    });
+    report["works"][0]["systems"] = systems.collect();
+    let file = temporary(name);
+    fs::write(&file, report.to_string()).expect("a file");
+    file
+}
+
+#[test]
+fn a_comparison_fails_only_when_asked_to_and_only_on_what_is_worse() {
+    let (_, report) = run("echo/64B/1x64", "loop", &temporary("sample.json"));
+    let low = write_report(report.clone(), "low.json", &[("loop", 1.0), ("ours", 1.0)]);
+    let high = write_report(report, "high.json", &[("loop", 1.0), ("ours", 1.5)]);
+    for (a, b, option, code) in [
+        (&low, &high, None, 0),
+        (&low, &high, Some("--fail-on-worse"), 3),
+        (&high, &low, Some("--fail-on-worse"), 0),
+        (&low, &low, Some("--fail-on-worse"), 0),
+    ] {
+        let files = [a, b].map(|file| file.to_str().expect("a path in UTF-8"));
+        let mut arguments = vec!["compare", files[0], files[1]];
+        arguments.extend(option);
+        let output = benchmarks(&arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let worse = if a == &low && b == &high {
+            "1 worse"
+        } else {
+            "0 worse"
+        };
+        assert!(text.contains(worse), "{text}");
+    }
+}
+
 #[test]
 fn idle_connections_report_memory_alone() {
     let (_, report) = run("idle/1000", "loop", &temporary("idle.json"));
@@ -167,12 +209,15 @@ fn a_file_that_is_no_report_is_told_and_exits_with_one() {
     let path = file.to_str().expect("a path in UTF-8");
     for (path, expected) in [
         (path, "missing field `format`"),
-        ("/nonexistent/report.json", "/nonexistent/report.json: "),
+        ("/nonexistent/report.json", "No such file"),
     ] {
-        let output = benchmarks(&["report", path]);
-        assert_eq!(output.status.code(), Some(1), "{path}");
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(complaint.contains(expected), "{complaint}");
+        for arguments in [&["report", path][..], &["compare", path, path]] {
+            let output = benchmarks(arguments);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            assert!(complaint.contains(path), "{complaint}");
+            assert!(complaint.contains(expected), "{complaint}");
+        }
     }
 }
 

@@ -13,12 +13,17 @@ use crate::run::{Plan, Series};
 use crate::stats::{Spread, ratios};
 use crate::systems::REFERENCE;
 
+mod compare;
 mod json;
 mod table;
 mod text;
 
+pub(crate) use compare::Comparison;
 pub(crate) use json::{read, write};
 pub(crate) use table::write_table;
+
+/// Blanks in front of what belongs to a work, on a terminal.
+const INDENT: &str = "  ";
 
 /// What a run has found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::text::{align, number, range, ratio, wrap};
-use super::{Report, SystemReport, WorkReport};
+use super::{INDENT, Report, SystemReport, WorkReport};
 
 /// Columns that a terminal is expected to have.
 const WIDTH: usize = 120;
@@ -31,9 +31,6 @@ pub(crate) fn write_table(report: &Report, out: &mut impl Write) -> io::Result<(
         reference = report.reference
     )
 }
-
-/// Blanks in front of what belongs to a work.
-const INDENT: &str = "  ";
 
 fn rows(report: &Report, work: &WorkReport) -> Vec<Vec<String>> {
     let figures = report.figures_of(work);
