@@ -30,13 +30,17 @@ pub(crate) enum Command {
     Run {
         /// What to measure.
         plan: Plan,
-        /// Where to write the figures as well.
+        /// Where to keep the report.
         json: Option<PathBuf>,
+        /// Where to write it as a page.
+        html: Option<PathBuf>,
     },
     /// Show a report that was kept.
     Report {
         /// Where it was written.
         json: PathBuf,
+        /// Where to write it as a page.
+        html: Option<PathBuf>,
     },
     /// Show what is better and what is worse in the second of two reports.
     Compare {
@@ -123,7 +127,7 @@ pub(crate) fn help() -> String {
 Echo servers side by side: server CPU per message, rates, latencies and memory.
 
 Usage: benchmarks run [OPTIONS]
-       benchmarks report FILE
+       benchmarks report FILE [--html PAGE]
        benchmarks compare A B [--fail-on-worse]
 
 Server and client are processes on processors of their own, fresh for each
@@ -142,6 +146,7 @@ Options of `run`:
   --rounds N       how often everything is measured, 1 to {MOST_ROUNDS} [default: {}]
   --seconds S      how long each echo is measured, {} to {} [default: {}]
   --json FILE      keep the report in FILE
+  --html PAGE      write the report as a page, with charts and the method
   -h, --help       print this
 
 Works: {}
@@ -159,7 +164,7 @@ Systems:
 fn parse_run(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
     let (mut quick, mut only, mut systems, mut rounds, mut measured) =
         (false, None, None, None, None);
-    let mut json = None;
+    let (mut json, mut html) = (None, None);
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("quick") => quick = true,
@@ -168,6 +173,7 @@ fn parse_run(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
             Long("rounds") => rounds = Some(parse_rounds(&arguments.value()?.string()?)?),
             Long("seconds") => measured = Some(parse_seconds(&arguments.value()?.string()?)?),
             Long("json") => json = Some(PathBuf::from(arguments.value()?)),
+            Long("html") => html = Some(PathBuf::from(arguments.value()?)),
             Short('h') | Long("help") => return Ok(Command::Help),
             other => return Err(other.unexpected().into()),
         }
@@ -179,20 +185,22 @@ fn parse_run(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
     plan.systems = systems.unwrap_or(plan.systems);
     plan.rounds = rounds.unwrap_or(plan.rounds);
     plan.measured = measured.unwrap_or(plan.measured);
-    Ok(Command::Run { plan, json })
+    Ok(Command::Run { plan, json, html })
 }
 
 fn parse_report(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
     let mut files = Vec::new();
+    let mut html = None;
     while let Some(argument) = arguments.next()? {
         match argument {
             Value(file) => files.push(PathBuf::from(file)),
+            Long("html") => html = Some(PathBuf::from(arguments.value()?)),
             Short('h') | Long("help") => return Ok(Command::Help),
             other => return Err(other.unexpected().into()),
         }
     }
     let [json] = exactly("report", files)?;
-    Ok(Command::Report { json })
+    Ok(Command::Report { json, html })
 }
 
 fn parse_compare(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
@@ -353,10 +361,11 @@ mod tests {
         assert_eq!(plan.works.len(), 1);
         assert_eq!(plan.rounds, 3);
         assert_eq!(plan.measured, Plan::quick().measured);
-        let Ok(Command::Run { json, .. }) = parse("run --json out.json") else {
-            panic!("a file is expected");
+        let Ok(Command::Run { json, html, .. }) = parse("run --json a.json --html a.html") else {
+            panic!("files are expected");
         };
-        assert_eq!(json, Some(PathBuf::from("out.json")));
+        assert_eq!(json, Some(PathBuf::from("a.json")));
+        assert_eq!(html, Some(PathBuf::from("a.html")));
     }
 
     #[test]

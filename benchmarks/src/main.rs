@@ -59,9 +59,17 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> io::Result<ExitCode> {
     match command {
         Command::Help => io::stdout().lock().write_all(args::help().as_bytes())?,
-        Command::Run { plan, json } => run_and_report(&plan, json.as_deref())?,
-        Command::Report { json } => {
-            report::write_table(&report::read(&json)?, &mut io::stdout().lock())?;
+        Command::Run { plan, json, html } => {
+            run_and_report(&plan, json.as_deref(), html.as_deref())?;
+        }
+        Command::Report { json, html } => {
+            let report = report::read(&json)?;
+            if let Some(path) = html {
+                replace(&open_for_later(&path)?, |out| {
+                    report::write_html(&report, out)
+                })?;
+            }
+            report::write_table(&report, &mut io::stdout().lock())?;
         }
         Command::Compare {
             files: [a, b],
@@ -79,20 +87,21 @@ fn execute(command: Command) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_and_report(plan: &Plan, json: Option<&Path>) -> io::Result<()> {
+fn run_and_report(plan: &Plan, json: Option<&Path>, html: Option<&Path>) -> io::Result<()> {
     let json = json.map(open_for_later).transpose()?;
+    let html = html.map(open_for_later).transpose()?;
     // Without a standard error there is nobody to tell.
     let _: io::Result<()> = writeln!(io::stderr(), "{plan}");
     let provenance = Provenance::here();
     let report = Report::new(provenance, plan, &run::run(plan)?);
-    report::write_table(&report, &mut io::stdout().lock())?;
+    // What is to be kept comes first: a table can be lost with the terminal.
     if let Some(file) = json {
-        file.set_len(0)?;
-        let mut out = BufWriter::new(file);
-        report::write(&report, &mut out)?;
-        out.flush()?;
+        replace(&file, |out| report::write(&report, out))?;
     }
-    Ok(())
+    if let Some(file) = html {
+        replace(&file, |out| report::write_html(&report, out))?;
+    }
+    report::write_table(&report, &mut io::stdout().lock())
 }
 
 /// Opens the file before minutes of measuring, but leaves what is in it until there is better.
@@ -103,6 +112,17 @@ fn open_for_later(path: &Path) -> io::Result<File> {
         .truncate(false)
         .open(path)
         .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
+}
+
+/// Writes the file anew.
+fn replace(
+    file: &File,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    file.set_len(0)?;
+    let mut out = BufWriter::new(file);
+    write(&mut out)?;
+    out.flush()
 }
 
 fn complain(what: std::fmt::Arguments<'_>) {

@@ -38,15 +38,12 @@ fn bad_arguments_are_told_and_exit_with_two() {
 
 #[test]
 fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
-    let output = benchmarks(&[
-        "run",
-        "--seconds",
-        "60",
-        "--json",
-        "/nonexistent/report.json",
-    ]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/report.json"));
+    for option in ["--json", "--html"] {
+        let arguments = ["run", "--seconds", "60", option, "/nonexistent/report"];
+        let output = benchmarks(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/report"));
+    }
 }
 
 /// A short run of this work, and its report.
@@ -116,9 +113,15 @@ fn a_short_run_reports_every_figure() {
         }
     }
 
-    let shown = benchmarks(&["report", file.to_str().expect("a path in UTF-8")]);
+    let (path, page) = (file.to_str(), temporary("report.html"));
+    let arguments = ["report", path.expect("a path in UTF-8"), "--html"];
+    let shown = benchmarks(&[&arguments[..], &[page.to_str().expect("a path in UTF-8")]].concat());
     assert!(shown.status.success(), "{shown:?}");
     assert_eq!(shown.stdout, output.stdout, "a kept report shows the same");
+    let page = fs::read_to_string(page).expect("a page");
+    assert!(page.starts_with("<!DOCTYPE html>"), "{page}");
+    assert!(page.ends_with("</html>\n"), "{page}");
+    assert!(page.contains("<h2>echo/64B/1x64</h2>"), "{page}");
 }
 
 #[test]

@@ -13,12 +13,15 @@ use crate::run::{Plan, Series};
 use crate::stats::{Spread, ratios};
 use crate::systems::REFERENCE;
 
+mod chart;
 mod compare;
+mod html;
 mod json;
 mod table;
 mod text;
 
 pub(crate) use compare::Comparison;
+pub(crate) use html::write_html;
 pub(crate) use json::{read, write};
 pub(crate) use table::write_table;
 
@@ -154,6 +157,13 @@ impl Report {
         // A stable sort keeps the others in their order.
         figures.sort_by_key(|figure| figure.name != work.headline);
         figures
+    }
+
+    /// The figure by which systems are compared at the work.
+    fn headline_of(&self, work: &WorkReport) -> Option<&FigureFacts> {
+        self.figures
+            .iter()
+            .find(|figure| figure.name == work.headline)
     }
 
     /// The figures whose ratio to the reference is worth a column: the headline and the rate.
