@@ -59,8 +59,8 @@ impl Display for Page<'_> {
             seconds = report.seconds,
         )?;
         write_overview(report, f)?;
-        for work in &report.works {
-            write_work(report, work, f)?;
+        for (at, work) in report.works.iter().enumerate() {
+            write_work(report, (at, work), f)?;
         }
         write_systems(report, f)?;
         write_method(report, f)?;
@@ -82,13 +82,13 @@ fn write_overview(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<th>{}</th>", Text(&system.name))?;
     }
     f.write_str("</tr>\n")?;
-    for work in &report.works {
+    for (at, work) in report.works.iter().enumerate() {
         let Some(headline) = report.headline_of(work) else {
             continue;
         };
         write!(
             f,
-            "<tr><th>{}</th><td class=\"name\">{}</td>",
+            "<tr><th><a href=\"#work-{at}\">{}</a></th><td class=\"name\">{}</td>",
             Text(&work.name),
             Text(&headline.label)
         )?;
@@ -125,8 +125,12 @@ fn shade(better: Better, ratio: f64) -> &'static str {
     }
 }
 
-fn write_work(report: &Report, work: &WorkReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "<h2>{}</h2>", Text(&work.name))?;
+fn write_work(
+    report: &Report,
+    (at, work): (usize, &WorkReport),
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    writeln!(f, "<h2 id=\"work-{at}\">{}</h2>", Text(&work.name))?;
     let figures = report.figures_of(work);
     if let Some(headline) = report.headline_of(work) {
         let better = match headline.better {
@@ -303,11 +307,19 @@ mod tests {
     fn a_page_needs_nothing_from_elsewhere() {
         let page = page(&example());
         let elements = elements(&page);
-        for element in ["script", "link", "img", "iframe", "object", "use", "a"] {
+        for element in ["script", "link", "img", "iframe", "object", "use"] {
             assert!(!elements.iter().any(|it| it == element), "{element}");
         }
-        for reference in ["http", "url(", "@import", "src=", "href="] {
+        for reference in ["http", "url(", "@import", "src="] {
             assert!(!page.contains(reference), "{reference}");
+        }
+        // Links lead to a work further down.
+        let mut links = page.split("href=\"").skip(1).peekable();
+        assert!(links.peek().is_some(), "{page}");
+        for link in links {
+            let (target, _) = link.split_once('"').expect("the end of an attribute");
+            let work = target.strip_prefix('#').expect("a link inside of the page");
+            assert_eq!(page.matches(&format!("id=\"{work}\"")).count(), 1);
         }
         assert!(page.contains("prefers-color-scheme: dark"));
     }
@@ -323,7 +335,7 @@ mod tests {
             "2026-01-31T12:00:00Z",
             "<td>120<small>110–130</small><small class=\"bad\">1.20 (1.10–1.30)</small></td>",
             "<td class=\"bad\">1.20</td><td class=\"good\">0.90</td>",
-            "<th>idle/1000</th><td class=\"name\">RSS B/conn</td>\
+            "<th><a href=\"#work-1\">idle/1000</a></th><td class=\"name\">RSS B/conn</td>\
              <td class=\"near\">1.00</td><td class=\"good\">0.06</td><td></td>",
             "the reactor replies through its context",
             "coordinated omission",
