@@ -11,6 +11,10 @@ use crate::stats::{ENOUGH_ROUNDS, Spread};
 /// A machine that was so much busier before one of the runs may have been so during it.
 const BUSIER: f64 = 0.5;
 
+/// Smaller changes are none, however little a figure scatters: a page more or less in a process is
+/// seen in its memory per connection.
+const SMALLEST_CHANGE: f64 = 0.01;
+
 /// What is different in the second of two reports.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Comparison {
@@ -43,7 +47,7 @@ struct Row {
 enum Verdict {
     Better,
     Worse,
-    /// The ranges overlap.
+    /// The ranges overlap, or are as good as the same.
     Scatter,
     /// Too few for ranges to mean anything.
     FewRounds,
@@ -138,7 +142,9 @@ impl Comparison {
             "\n{better} better, {worse} worse, {scatter} within the scatter.\n\
              A figure is better or worse if the range (min–max) of its ratios to {reference} within \
              the rounds\n(of its values, where a report lacks {reference}) does not overlap that of \
-             the other report,\nwith {ENOUGH_ROUNDS} rounds or more in each.",
+             the other report,\nwith {ENOUGH_ROUNDS} rounds or more in each, and the medians are {} % \
+             or more apart.",
+            SMALLEST_CHANGE * 100.0,
             reference = self.reference
         )
     }
@@ -252,7 +258,9 @@ fn judge(figure: &FigureFacts, measured: [&Measured; 2], same_reference: bool) -
         Better::Lower => (Verdict::Better, Verdict::Worse),
         Better::Higher => (Verdict::Worse, Verdict::Better),
     };
-    if b.max < a.min {
+    if (b.median - a.median).abs() < SMALLEST_CHANGE * a.median {
+        Verdict::Scatter
+    } else if b.max < a.min {
         lower
     } else if b.min > a.max {
         higher
@@ -300,6 +308,20 @@ mod tests {
             );
             assert_eq!(Comparison::of(&a, &b).has_worse(), expected == Worse);
         }
+    }
+
+    #[test]
+    fn a_page_more_is_no_change() {
+        let [a, b, c] = [1_024.0, 1_028.0, 1_036.0].map(|bytes| {
+            let ours = [bytes; ENOUGH_ROUNDS];
+            report(&[
+                idle("loop", &[16_384.0; ENOUGH_ROUNDS]),
+                idle("ours", &ours),
+            ])
+        });
+        assert_eq!(verdicts(&a, &b)[1], Verdict::Scatter);
+        assert_eq!(verdicts(&a, &c)[1], Verdict::Worse);
+        assert_eq!(verdicts(&c, &a)[1], Verdict::Better);
     }
 
     #[test]
@@ -393,7 +415,7 @@ echo/64B/1x64
 0 better, 2 worse, 0 within the scatter.
 A figure is better or worse if the range (min–max) of its ratios to loop within the rounds
 (of its values, where a report lacks loop) does not overlap that of the other report,
-with 5 rounds or more in each.
+with 5 rounds or more in each, and the medians are 1 % or more apart.
 ";
         assert_eq!(text(&Comparison::of(&a, &b)), expected);
     }

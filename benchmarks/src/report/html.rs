@@ -51,7 +51,7 @@ impl Display for Page<'_> {
              <meta name=\"viewport\" content=\"width=device-width\">\n\
              <title>Benchmarks, {time}</title>\n<style>\n{style}</style>\n</head>\n<body>\n\
              <h1>Benchmarks</h1>\n\
-             <p>Measured {time} at commit <code>{commit}</code>: {rounds} rounds of {seconds} s.</p>\n",
+             <p>Measured {time} at commit <code>{commit}</code>: {rounds} rounds, {seconds} s for each system and work.</p>\n",
             time = Text(&report.provenance.time),
             commit = Text(&report.provenance.commit),
             style = include_str!("page.css"),
