@@ -107,7 +107,7 @@ Medians of 5 rounds. `to loop` is the median of the ratios to it within the roun
         for line in table.lines() {
             assert!(line.chars().count() <= WIDTH, "{line}");
         }
-        assert_eq!(table.matches("protosocket-2.0.2").count(), 2, "{table}");
+        assert!(table.matches("protosocket-2.0.2").count() > 1, "{table}");
         for figure in Figure::ALL {
             assert!(table.contains(figure.label()), "{table}");
         }
