@@ -16,11 +16,21 @@ pub(crate) const HEADER: usize = size_of::<u32>();
 /// idle connection pays.
 const SMALLEST_READ: usize = 16 << 10;
 
-/// What one read may return at most. Larger reads fall out of the second-level cache.
+/// What one read may return at most while messages are small. Larger reads fall out of the
+/// second-level cache.
 const LARGEST_READ: usize = 256 << 10;
 
-// LIMIT: a frame must fit into the largest buffer.
-const LARGEST_PAYLOAD: usize = LARGEST_READ - HEADER;
+// LIMIT: the largest message that is measured; a buffer grows as far as that.
+const LARGEST_PAYLOAD: usize = 1 << 20;
+
+/// The first byte of a message that a server takes and does not answer. All others are echoed.
+pub(crate) const SILENT: u8 = 0;
+
+/// Whether a server is to send this message back.
+#[inline]
+pub(crate) fn wants_reply(payload: &[u8]) -> bool {
+    payload.first() != Some(&SILENT)
+}
 
 /// Appends one message to `out`.
 #[inline]
@@ -90,15 +100,24 @@ impl Inbox {
         }
     }
 
-    /// Moves the unread rest to the front and doubles the buffer if the last read filled it.
+    /// Moves the unread rest to the front, doubles the buffer if the last read filled it, and makes
+    /// it large enough for the message that has begun.
     fn make_room(&mut self) {
         let filled = self.end == self.bytes.len();
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        if filled && self.bytes.len() < LARGEST_READ {
-            let larger = (self.bytes.len() * 2).max(SMALLEST_READ);
-            self.bytes.resize(larger, 0);
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let mut wanted = self.bytes.len();
+        if filled && wanted < LARGEST_READ {
+            wanted = (wanted * 2).max(SMALLEST_READ);
+        }
+        if let Some(length) = announced_length(&self.bytes[..self.end]) {
+            wanted = wanted.max(HEADER + length.min(LARGEST_PAYLOAD));
+        }
+        if wanted > self.bytes.len() {
+            self.bytes.resize(wanted, 0);
         }
     }
 }
@@ -200,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_grows_only_while_reads_fill_it_and_only_to_its_limit() {
+    fn the_buffer_grows_while_reads_fill_it_and_to_the_size_of_a_large_message() {
         let mut inbox = Inbox::default();
         let mut wire = Vec::new();
         encode(b"small", &mut wire);
@@ -210,13 +229,25 @@ mod tests {
         }
         assert_eq!(inbox.bytes.len(), SMALLEST_READ);
 
-        let mut wire = Vec::new();
-        encode(&vec![1; LARGEST_PAYLOAD], &mut wire);
-        for _ in 0..3 {
-            read_all(&mut inbox, &wire);
-            assert_eq!(payloads(&mut inbox), [vec![1; LARGEST_PAYLOAD]]);
+        for (length, size) in [
+            (LARGEST_READ - HEADER, LARGEST_READ),
+            (LARGEST_PAYLOAD, HEADER + LARGEST_PAYLOAD),
+        ] {
+            let mut wire = Vec::new();
+            encode(&vec![1; length], &mut wire);
+            for _ in 0..3 {
+                read_all(&mut inbox, &wire);
+                assert_eq!(payloads(&mut inbox), [vec![1; length]]);
+            }
+            assert_eq!(inbox.bytes.len(), size);
         }
-        assert_eq!(inbox.bytes.len(), LARGEST_READ);
+    }
+
+    #[test]
+    fn only_a_message_that_begins_with_zero_is_not_answered() {
+        assert!(!wants_reply(&[SILENT, 1]));
+        assert!(wants_reply(&[1, SILENT]));
+        assert!(wants_reply(b""));
     }
 
     /// Takes one byte, then is not ready, then takes one byte.

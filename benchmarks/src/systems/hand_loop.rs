@@ -6,38 +6,23 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
-use super::Server;
-use crate::frame::{Inbox, Outbox};
+use super::{Server, serve_tasks};
+use crate::frame::{self, Inbox, Outbox};
 
 // LIMIT: a peer that sends without reading is not read from while this much waits for it.
 const OUT_LIMIT: usize = 256 << 10;
 
 pub(super) fn start() -> io::Result<Server> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    Ok(Server {
-        address,
-        run: Box::pin(accept(listener)),
-    })
+    serve_tasks(serve)
 }
 
-async fn accept(listener: tokio::net::TcpListener) -> io::Result<()> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let mut connection = Connection::new(stream);
-        tokio::spawn(async move {
-            // A client that resets its connection is no concern of the other clients.
-            let _: io::Result<()> = poll_fn(|cx| connection.poll(cx)).await;
-        });
-    }
+async fn serve(stream: TcpStream) -> io::Result<()> {
+    let mut connection = Connection::new(stream);
+    poll_fn(|cx| connection.poll(cx)).await
 }
 
 struct Connection {
@@ -78,7 +63,9 @@ impl Connection {
     fn poll_echo(&mut self, cx: &mut Context<'_>) -> io::Result<Reading> {
         while self.outbox.len() < OUT_LIMIT {
             if let Some(payload) = self.inbox.next_payload()? {
-                self.outbox.push(payload);
+                if frame::wants_reply(payload) {
+                    self.outbox.push(payload);
+                }
                 continue;
             }
             match self.inbox.poll_read(&mut self.stream, cx)? {

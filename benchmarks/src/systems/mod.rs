@@ -1,14 +1,18 @@
 //! The servers that are compared, one file each.
 //!
 //! To add one: write a file with `pub(super) fn start() -> io::Result<Server>` that listens on a
-//! free port of the loopback address and echoes every message of [`crate::frame`], through the
-//! public interface and the default configuration of its library; name it in [`SYSTEMS`].
+//! free port of the loopback address and answers every message of [`crate::frame`] that wants a
+//! reply with the same message, through the public interface and the default configuration of its
+//! library; name it in [`SYSTEMS`].
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 
+use tokio::net::TcpStream;
+
+mod framed;
 mod hand_loop;
 mod ours;
 mod protosocket_v2;
@@ -40,6 +44,11 @@ pub(crate) const SYSTEMS: &[System] = &[
         about: "the published protosocket with its pooled encoder; the reactor replies through its channel",
         start: protosocket_v2::start,
     },
+    System {
+        name: "framed",
+        about: "tokio-util's Framed with its LengthDelimitedCodec; a flush for all that was read",
+        start: framed::start,
+    },
 ];
 
 /// The system that ratios refer to.
@@ -52,7 +61,7 @@ pub(crate) struct System {
     pub(crate) name: &'static str,
     /// What it is, in a line of the reports.
     pub(crate) about: &'static str,
-    /// Starts listening. Called once per process, inside a current-thread tokio runtime.
+    /// Starts listening. Called once per process, inside a tokio runtime of any kind.
     pub(crate) start: fn() -> io::Result<Server>,
 }
 
@@ -67,4 +76,28 @@ pub(crate) struct Server {
 /// The system of that name.
 pub(crate) fn find(name: &str) -> Option<&'static System> {
     SYSTEMS.iter().find(|system| system.name == name)
+}
+
+/// Listens with plain tokio, and spawns a task for each connection.
+fn serve_tasks<F>(serve: fn(TcpStream) -> F) -> io::Result<Server>
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let accept = async move {
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            // A client that resets its connection is no concern of the other clients, so the
+            // result of its task is left alone.
+            tokio::spawn(serve(stream));
+        }
+    };
+    Ok(Server {
+        address,
+        run: Box::pin(accept),
+    })
 }

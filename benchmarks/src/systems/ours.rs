@@ -18,6 +18,7 @@ use protosocket_server::{ProtosocketServerConfig, ServerConnection, ServerConnec
 use tokio::net::TcpStream;
 
 use super::Server;
+use crate::frame;
 
 type Codec<M> = LengthDelimitedCodec<U32, M>;
 
@@ -98,7 +99,11 @@ impl MessageReactor for Echo {
         context: &mut ReactorContext<'_, Codec<LocalBytes>>,
         message: LocalBytes,
     ) -> ReactorStatus {
-        context.reply(message)
+        if frame::wants_reply(&message) {
+            context.reply(message)
+        } else {
+            ReactorStatus::Continue
+        }
     }
 
     fn on_outbound_message(
@@ -126,6 +131,9 @@ impl MessageReactor for ChannelEcho {
         _: &mut ReactorContext<'_, Codec<PooledBuffer>>,
         message: PooledBuffer,
     ) -> ReactorStatus {
+        if !frame::wants_reply(&message) {
+            return ReactorStatus::Continue;
+        }
         if self.sender.is_none() {
             self.sender = self.outbound.upgrade();
         }
@@ -158,7 +166,9 @@ impl Machine for EchoMachine {
     type Error = io::Error;
 
     fn handle_inbound(&mut self, _: Instant, message: PooledBuffer) -> Result<(), io::Error> {
-        self.replies.push_back(message);
+        if frame::wants_reply(&message) {
+            self.replies.push_back(message);
+        }
         Ok(())
     }
 

@@ -76,6 +76,9 @@ impl MessageReactor for Echo {
     type LogicalOutbound = Vec<u8>;
 
     fn on_inbound_message(&mut self, message: Vec<u8>) -> ReactorStatus {
+        if !frame::wants_reply(&message) {
+            return ReactorStatus::Continue;
+        }
         match self.outbound.send(message) {
             Ok(()) => ReactorStatus::Continue,
             Err(_) => ReactorStatus::Disconnect,
