@@ -9,7 +9,8 @@ use std::time::Duration;
 use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short, Value};
 
-use crate::roles::Drive;
+use crate::drive::Drive;
+use crate::machine::Placement;
 use crate::run::Plan;
 use crate::systems::{self, SYSTEMS, System};
 use crate::work::Work;
@@ -53,8 +54,8 @@ pub(crate) enum Command {
     Serve {
         /// Which one.
         system: &'static System,
-        /// The processor to run on.
-        processor: usize,
+        /// Where.
+        placement: Placement,
     },
     /// Be its client.
     Drive(Drive),
@@ -107,7 +108,7 @@ impl Drive {
     /// The arguments from which the client reads these orders.
     pub(crate) fn to_arguments(self) -> [String; 5] {
         [
-            self.processor.to_string(),
+            self.placement.to_string(),
             self.address.to_string(),
             self.work.to_string(),
             self.warm_up.as_millis().to_string(),
@@ -299,12 +300,12 @@ fn parse_serve(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
     let system = find_system(&arguments.value()?.string()?)?;
     Ok(Command::Serve {
         system,
-        processor: arguments.value()?.parse()?,
+        placement: arguments.value()?.parse()?,
     })
 }
 
 fn parse_drive(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
-    let processor = arguments.value()?.parse()?;
+    let placement = arguments.value()?.parse()?;
     let address = arguments.value()?.parse()?;
     let work = arguments.value()?.string()?;
     let work = Work::find(&work).ok_or_else(|| UsageError(format!("unknown work {work:?}")))?;
@@ -315,7 +316,7 @@ fn parse_drive(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
     };
     let (warm_up, measured) = (milliseconds()?, milliseconds()?);
     Ok(Command::Drive(Drive {
-        processor,
+        placement,
         address,
         work,
         warm_up,
@@ -429,7 +430,7 @@ mod tests {
     #[test]
     fn orders_survive_the_command_line() {
         let orders = Drive {
-            processor: 1,
+            placement: Placement::Processor(1),
             address: "127.0.0.1:4321".parse().expect("an address"),
             work: Work::find("echo/64B/1x64").expect("a load"),
             warm_up: Duration::from_millis(200),

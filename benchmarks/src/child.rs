@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{self, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A process of this program in another role. Dropping it ends it.
 #[derive(Debug)]
@@ -17,13 +18,13 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts this program with other arguments, the role first.
-    pub(crate) fn spawn<I>(role: &'static str, arguments: I) -> io::Result<Self>
+    /// Starts a program, its role as the first argument.
+    pub(crate) fn spawn<I>(program: &Path, role: &'static str, arguments: I) -> io::Result<Self>
     where
         I: IntoIterator,
         I::Item: AsRef<OsStr>,
     {
-        let mut process = Command::new(std::env::current_exe()?)
+        let mut process = Command::new(program)
             .arg(role)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -65,12 +66,38 @@ impl Child {
     ///
     /// When none comes in time, or when the child has ended; it says why on the standard error.
     pub(crate) fn hear(&mut self, patience: Duration) -> io::Result<String> {
-        self.lines
-            .recv_timeout(patience)
-            .map_err(|_| match self.process.try_wait() {
-                Ok(Some(status)) => self.complaint(&format!("ended early, {status}")),
-                _ => self.complaint(&format!("said nothing for {patience:?}")),
-            })
+        self.hear_and(patience, patience, |_| Ok(()))
+    }
+
+    /// Waits for a line, and does something as often as `every` meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As for [`hear`](Self::hear), and what the something says.
+    pub(crate) fn hear_and(
+        &mut self,
+        patience: Duration,
+        every: Duration,
+        mut meanwhile: impl FnMut(&mut Self) -> io::Result<()>,
+    ) -> io::Result<String> {
+        let start = Instant::now();
+        loop {
+            match self.lines.recv_timeout(every) {
+                Ok(line) => return Ok(line),
+                Err(RecvTimeoutError::Timeout) if start.elapsed() < patience => meanwhile(self)?,
+                Err(_) => {
+                    return Err(match self.process.try_wait() {
+                        Ok(Some(status)) => self.complaint(&format!("ended early, {status}")),
+                        _ => self.complaint(&format!("said nothing for {patience:?}")),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     fn complaint(&self, what: &str) -> io::Error {
@@ -84,4 +111,11 @@ impl Drop for Child {
         let _: io::Result<()> = self.process.kill();
         let _: io::Result<process::ExitStatus> = self.process.wait();
     }
+}
+
+/// Sends a line to the parent of this process.
+pub(crate) fn say(line: impl std::fmt::Display) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
 }

@@ -19,8 +19,17 @@ pub(crate) enum Figure {
     P99,
     /// Round trip that 999 of 1,000 do not exceed, in microseconds.
     P999,
+    /// Longest round trip, in microseconds.
+    Max,
+    /// What 99 of 100 messages of a schedule left too late by, in microseconds: the client's part
+    /// of the latencies, which are counted from the schedule.
+    SendDelay,
     /// Resident bytes by which a connection makes the server larger.
     Rss,
+    /// Bytes that a connection has allocated and not given back.
+    Heap,
+    /// Resident bytes by which the server was larger when it was largest.
+    PeakRss,
 }
 
 /// Which of two values is the better one.
@@ -42,7 +51,11 @@ impl Figure {
         Self::P50,
         Self::P99,
         Self::P999,
+        Self::Max,
+        Self::SendDelay,
         Self::Rss,
+        Self::Heap,
+        Self::PeakRss,
     ];
 
     /// What JSON and the command line call it.
@@ -54,7 +67,11 @@ impl Figure {
             Self::P50 => "p50_us",
             Self::P99 => "p99_us",
             Self::P999 => "p999_us",
+            Self::Max => "max_us",
+            Self::SendDelay => "send_delay_p99_us",
             Self::Rss => "rss_per_connection",
+            Self::Heap => "heap_per_connection",
+            Self::PeakRss => "peak_rss",
         }
     }
 
@@ -67,7 +84,11 @@ impl Figure {
             Self::P50 => "p50 µs",
             Self::P99 => "p99 µs",
             Self::P999 => "p99.9 µs",
+            Self::Max => "max µs",
+            Self::SendDelay => "late p99 µs",
             Self::Rss => "RSS B/conn",
+            Self::Heap => "heap B/conn",
+            Self::PeakRss => "peak RSS B",
         }
     }
 
@@ -75,9 +96,16 @@ impl Figure {
     pub(crate) fn better(self) -> Better {
         match self {
             Self::Rate => Better::Higher,
-            Self::ServerCpu | Self::ClientCpu | Self::P50 | Self::P99 | Self::P999 | Self::Rss => {
-                Better::Lower
-            }
+            Self::ServerCpu
+            | Self::ClientCpu
+            | Self::P50
+            | Self::P99
+            | Self::P999
+            | Self::Max
+            | Self::SendDelay
+            | Self::Rss
+            | Self::Heap
+            | Self::PeakRss => Better::Lower,
         }
     }
 }

@@ -1,11 +1,14 @@
 //! What we ask of the operating system: processors, clocks, memory and descriptors.
 
+use std::fmt;
 use std::io;
+use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::{self, Runtime};
 
 /// The first two processors that this process may use.
 ///
@@ -23,11 +26,76 @@ pub(crate) fn two_processors() -> io::Result<[usize; 2]> {
     }
 }
 
-/// Confines this thread, and those that it starts from here on, to one processor.
-pub(crate) fn pin(processor: usize) -> io::Result<()> {
+/// Where a process runs, and on what kind of runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// One thread on this processor.
+    Processor(usize),
+    /// One thread, wherever the system puts it.
+    Anywhere,
+    /// A runtime of so many workers, wherever the system puts them.
+    Workers(usize),
+}
+
+impl Placement {
+    /// Confines this thread, and those that it starts from here on, and makes their runtime.
+    pub(crate) fn prepare(self) -> io::Result<Runtime> {
+        raise_descriptor_limit()?;
+        let mut builder = match self {
+            Self::Processor(processor) => {
+                pin(processor)?;
+                runtime::Builder::new_current_thread()
+            }
+            Self::Anywhere => runtime::Builder::new_current_thread(),
+            Self::Workers(workers) => {
+                let mut builder = runtime::Builder::new_multi_thread();
+                builder.worker_threads(workers);
+                builder
+            }
+        };
+        builder.enable_all().build()
+    }
+}
+
+const ANYWHERE: &str = "anywhere";
+const WORKERS: &str = "workers:";
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Processor(processor) => write!(f, "{processor}"),
+            Self::Anywhere => f.write_str(ANYWHERE),
+            Self::Workers(workers) => write!(f, "{WORKERS}{workers}"),
+        }
+    }
+}
+
+impl FromStr for Placement {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == ANYWHERE {
+            return Ok(Self::Anywhere);
+        }
+        match text.strip_prefix(WORKERS) {
+            Some(workers) => workers.parse().map(Self::Workers),
+            None => text.parse().map(Self::Processor),
+        }
+    }
+}
+
+fn pin(processor: usize) -> io::Result<()> {
     let mut only = CpuSet::new();
     only.set(processor);
     Ok(sched_setaffinity(None, &only)?)
+}
+
+/// Lets this process open as many descriptors as the system grants it: the usual 1,024 are too few
+/// for the idle connections.
+fn raise_descriptor_limit() -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// Processor time that all threads of this process have used.
@@ -42,21 +110,28 @@ pub(crate) fn cpu_time() -> Duration {
 pub(crate) fn resident_bytes() -> io::Result<u64> {
     // `VmRSS` in `status` lags behind by pages that are counted per processor; this does not.
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
-    parse_rss(&rollup).ok_or_else(|| io::Error::other("no `Rss` in /proc/self/smaps_rollup"))
+    kibibytes(&rollup, "Rss:")
+        .ok_or_else(|| io::Error::other("no `Rss` in /proc/self/smaps_rollup"))
 }
 
-fn parse_rss(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+/// Bytes of this process that were in memory when it was largest.
+pub(crate) fn peak_resident_bytes() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    kibibytes(&status, "VmHWM:").ok_or_else(|| io::Error::other("no `VmHWM` in /proc/self/status"))
+}
+
+/// Bytes of another process that are in memory, more or less: cheap enough to be asked often.
+pub(crate) fn resident_bytes_of(process: u32) -> io::Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let status = std::fs::read_to_string(&path)?;
+    kibibytes(&status, "VmRSS:").ok_or_else(|| io::Error::other(format!("no `VmRSS` in {path}")))
+}
+
+/// The value of a line that begins with `name`, in bytes.
+fn kibibytes(lines: &str, name: &str) -> Option<u64> {
+    let line = lines.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kibibytes << 10)
-}
-
-/// Lets this process open as many descriptors as the system grants it: the usual 1,024 are too few
-/// for the idle connections.
-pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 #[cfg(test)]
@@ -66,14 +141,32 @@ mod tests {
     #[test]
     fn the_resident_size_is_parsed() {
         let rollup = "5581-7ffd ---p 00000000 00:00 0 [rollup]\nRss:     2316 kB\nPss:  300 kB\n";
-        assert_eq!(parse_rss(rollup), Some(2316 << 10));
-        assert_eq!(parse_rss("Pss: 300 kB"), None);
-        assert_eq!(parse_rss("Rss: many kB"), None);
+        assert_eq!(kibibytes(rollup, "Rss:"), Some(2316 << 10));
+        assert_eq!(kibibytes("Pss: 300 kB", "Rss:"), None);
+        assert_eq!(kibibytes("Rss: many kB", "Rss:"), None);
+    }
+
+    #[test]
+    fn a_placement_survives_the_command_line() {
+        for placement in [
+            Placement::Processor(3),
+            Placement::Anywhere,
+            Placement::Workers(2),
+        ] {
+            assert_eq!(placement.to_string().parse(), Ok(placement));
+        }
+        assert!("somewhere".parse::<Placement>().is_err());
     }
 
     #[test]
     fn this_process_uses_memory_and_time() {
-        assert!(resident_bytes().expect("the size of this process") > 0);
+        let held = vec![1_u8; 1 << 20];
+        let now = resident_bytes().expect("the size of this process");
+        let other = resident_bytes_of(std::process::id()).expect("the same process");
+        let peak = peak_resident_bytes().expect("its largest size");
+        for size in [now, other, peak] {
+            assert!(size >= held.len() as u64, "{size}");
+        }
         assert!(cpu_time() > Duration::ZERO);
     }
 }

@@ -2,20 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::str::FromStr;
 use std::time::Duration;
 
-use crate::child::Child;
-use crate::figure::{Figure, Sample};
+use crate::bout::{Bout, Outcome};
+use crate::figure::Sample;
 use crate::machine;
 use crate::progress::Progress;
-use crate::roles::{Drive, EchoReport, OPEN, Question, READY};
 use crate::stats::ENOUGH_ROUNDS;
 use crate::systems::{SYSTEMS, System};
 use crate::work::Work;
-
-/// How long a child may take for what it does at once.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The shortest warm-up: branch predictors and buffers settle in less.
 const SHORTEST_WARM_UP: Duration = Duration::from_millis(200);
@@ -28,9 +23,6 @@ const QUICKLY_MEASURED: Duration = Duration::from_millis(300);
 
 /// Estimate of what starting and ending two processes takes.
 const PROCESSES: Duration = Duration::from_millis(50);
-
-/// Estimate of what opening the idle connections and reading the memory twice takes.
-const CONNECTING: Duration = Duration::from_millis(400);
 
 /// What to measure.
 #[derive(Debug)]
@@ -78,11 +70,7 @@ impl Plan {
 
     /// How long one system is busy with a work in one round.
     fn estimate_of(&self, work: Work) -> Duration {
-        PROCESSES
-            + match work {
-                Work::Echo(_) => self.warm_up() + self.measured,
-                Work::Idle { .. } => CONNECTING,
-            }
+        PROCESSES + work.estimate(self.warm_up(), self.measured)
     }
 
     fn warm_up(&self) -> Duration {
@@ -108,18 +96,42 @@ pub(crate) struct Series {
     pub(crate) work: Work,
     /// The name of the system.
     pub(crate) system: &'static str,
-    /// A sample per round.
+    /// A sample per round, empty where the measurement failed.
     pub(crate) samples: Vec<Sample>,
+    /// What a reader of the figures must know, with the round: failures, and loads that ended early.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Series {
+    /// Whether every round has its figures.
+    pub(crate) fn is_complete(&self) -> bool {
+        let has_figures = |sample: &Sample| sample.figures().next().is_some();
+        self.samples.iter().all(has_figures)
+    }
+
+    fn add(&mut self, round: usize, measured: io::Result<Outcome>) {
+        let outcome = measured.unwrap_or_else(|error| Outcome {
+            sample: Sample::default(),
+            notes: vec![format!("failed: {error}")],
+        });
+        self.samples.push(outcome.sample);
+        let notes = outcome.notes.into_iter();
+        self.notes
+            .extend(notes.map(|note| format!("round {}: {note}", round + 1)));
+    }
 }
 
 /// Measures everything. Systems take turns within a round, and the first of a round is the second
 /// of the one before it, so that what drifts meets all of them.
 ///
+/// A measurement that fails is noted and leaves its sample empty: a system that breaks under one
+/// load says nothing about the others.
+///
 /// # Errors
 ///
-/// The first child that fails ends the run; the error says which work and which system.
+/// When there are not two processors.
 pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
-    let [server_processor, client_processor] = machine::two_processors()?;
+    let processors = machine::two_processors()?;
     let mut series: Vec<Series> = plan
         .works
         .iter()
@@ -128,6 +140,7 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
             work,
             system,
             samples: Vec::new(),
+            notes: Vec::new(),
         })
         .collect();
     let mut progress = Progress::new(plan.measurements(), plan.estimate());
@@ -138,115 +151,25 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
                 let column = (round + turn) % count;
                 let system = plan.systems[column];
                 progress.show(format_args!("{work} {}", system.name));
-                let sample = Bout::start(work, system, plan, server_processor)
-                    .and_then(|bout| bout.finish(client_processor))
-                    .map_err(|error| {
-                        io::Error::other(format!("{work} with {}: {error}", system.name))
-                    })?;
+                let bout = Bout {
+                    work,
+                    system,
+                    processors,
+                    warm_up: plan.warm_up(),
+                    measured: plan.measured,
+                };
+                series[row * count + column].add(round, bout.measure());
                 progress.advance(plan.estimate_of(work));
-                series[row * count + column].samples.push(sample);
             }
         }
     }
     Ok(series)
 }
 
-/// One system doing one work, in fresh processes.
-struct Bout<'a> {
-    work: Work,
-    plan: &'a Plan,
-    server: Child,
-    address: String,
-}
-
-impl<'a> Bout<'a> {
-    fn start(work: Work, system: &System, plan: &'a Plan, processor: usize) -> io::Result<Self> {
-        let mut server = Child::spawn("serve", [system.name, &processor.to_string()])?;
-        let address = server.hear(PATIENCE)?;
-        Ok(Self {
-            work,
-            plan,
-            server,
-            address,
-        })
-    }
-
-    fn finish(mut self, processor: usize) -> io::Result<Sample> {
-        let orders = Drive {
-            processor,
-            address: parse(&self.address)?,
-            work: self.work,
-            warm_up: self.plan.warm_up(),
-            measured: self.plan.measured,
-        };
-        let mut client = Child::spawn("drive", orders.to_arguments())?;
-        let ready = client.hear(PATIENCE + orders.warm_up)?;
-        expect(&ready, READY)?;
-        match self.work {
-            Work::Echo(_) => self.echo(&mut client),
-            Work::Idle { connections } => self.idle(&mut client, connections),
-        }
-    }
-
-    fn echo(&mut self, client: &mut Child) -> io::Result<Sample> {
-        let before = self.ask(Question::Cpu)?;
-        client.tell("go")?;
-        let report = client.hear(PATIENCE + self.plan.measured)?;
-        let after = self.ask(Question::Cpu)?;
-        let report: EchoReport = serde_json::from_str(&report)?;
-        Ok(echo_sample(&report, after.saturating_sub(before)))
-    }
-
-    fn idle(&mut self, client: &mut Child, connections: usize) -> io::Result<Sample> {
-        let before = self.ask(Question::Memory)?;
-        client.tell("go")?;
-        let open = client.hear(PATIENCE)?;
-        expect(&open, OPEN)?;
-        let after = self.ask(Question::Memory)?;
-        let bytes = after.saturating_sub(before) as f64 / connections as f64;
-        Ok(Sample::default().with(Figure::Rss, bytes))
-    }
-
-    fn ask(&mut self, question: Question) -> io::Result<u64> {
-        self.server.tell(question.line())?;
-        parse(&self.server.hear(PATIENCE)?)
-    }
-}
-
-fn echo_sample(report: &EchoReport, server_cpu_ns: u64) -> Sample {
-    let messages = report.messages as f64;
-    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
-    Sample::default()
-        .with(Figure::Rate, messages * 1e9 / report.elapsed_ns as f64)
-        .with(Figure::ServerCpu, server_cpu_ns as f64 / messages)
-        .with(Figure::ClientCpu, report.cpu_ns as f64 / messages)
-        .with(Figure::P50, microseconds(report.p50_ns))
-        .with(Figure::P99, microseconds(report.p99_ns))
-        .with(Figure::P999, microseconds(report.p999_ns))
-}
-
-fn parse<T>(line: &str) -> io::Result<T>
-where
-    T: FromStr,
-    T::Err: fmt::Display,
-{
-    line.parse()
-        .map_err(|error| io::Error::other(format!("a child said {line:?}: {error}")))
-}
-
-fn expect(line: &str, expected: &str) -> io::Result<()> {
-    if line == expected {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!(
-            "a child said {line:?} instead of {expected:?}"
-        )))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::Figure;
 
     #[test]
     fn the_quick_plan_ends_within_two_minutes() {
@@ -262,38 +185,41 @@ mod tests {
         let mut plan = Plan::full();
         plan.works = vec![
             Work::find("echo/64B/1x1").expect("a load"),
-            Work::find("idle/1000").expect("a load"),
+            Work::find("stream/64B").expect("a load"),
         ];
         plan.systems.truncate(2);
         plan.rounds = 3;
         plan.measured = Duration::from_secs(10);
-        let round = PROCESSES * 2 + Duration::from_secs(12) + CONNECTING;
+        let round = (PROCESSES + Duration::from_secs(12)) * 2;
         assert_eq!(plan.measurements(), 12);
         assert_eq!(plan.estimate(), round * 6);
         assert_eq!(
             plan.to_string(),
-            "works: 2, systems: 2, rounds: 3; about 75 s"
+            "works: 2, systems: 2, rounds: 3; about 145 s"
         );
     }
 
     #[test]
-    fn a_sample_is_per_message() {
-        let report = EchoReport {
-            messages: 2_000,
-            elapsed_ns: 500_000_000,
-            cpu_ns: 100_000,
-            p50_ns: 1_500,
-            p99_ns: 2_000,
-            p999_ns: 30_000,
+    fn a_failure_is_noted_and_leaves_its_round_empty() {
+        let mut series = Series {
+            work: Work::find("echo/64B/1x1").expect("a load"),
+            system: "other",
+            samples: Vec::new(),
+            notes: Vec::new(),
         };
-        let sample = echo_sample(&report, 300_000);
-        let expected = Sample::default()
-            .with(Figure::Rate, 4_000.0)
-            .with(Figure::ServerCpu, 150.0)
-            .with(Figure::ClientCpu, 50.0)
-            .with(Figure::P50, 1.5)
-            .with(Figure::P99, 2.0)
-            .with(Figure::P999, 30.0);
-        assert_eq!(sample, expected);
+        let good = || Outcome {
+            sample: Sample::default().with(Figure::Rate, 1.0),
+            notes: Vec::new(),
+        };
+        series.add(0, Ok(good()));
+        assert!(series.is_complete());
+        series.add(1, Err(io::Error::other("no reply")));
+        series.add(2, Ok(good()));
+        assert!(!series.is_complete());
+        let rates: Vec<Option<f64>> = (series.samples.iter())
+            .map(|sample| sample.get(Figure::Rate))
+            .collect();
+        assert_eq!(rates, [Some(1.0), None, Some(1.0)]);
+        assert_eq!(series.notes, ["round 2: failed: no reply"]);
     }
 }

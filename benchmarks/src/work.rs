@@ -1,22 +1,85 @@
 //! What is measured: the loads and their names.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::figure::Figure;
+use crate::machine::Placement;
 
-/// Idle connections whose memory is measured. With 1,000, a page more or less in the process does
-/// not show.
-const IDLE_CONNECTIONS: usize = 1_000;
+/// Payloads of the closed loops, in bytes.
+const ECHO_PAYLOADS: [usize; 4] = [64, 1 << 10, 64 << 10, 1 << 20];
+
+/// The shapes of the closed loops: connections and messages in flight on each. With 1,024 messages
+/// of 1 MiB the client holds no more than with one, because it sends slices of one buffer; what is
+/// in flight is bounded by the buffers of the system and by what the server is willing to hold.
+const ECHO_SHAPES: [(usize, usize); 5] = [(1, 1), (1, 64), (1, 1_024), (64, 1), (64, 16)];
+
+/// Idle connections whose memory is measured. From 1,000 on, a page more or less in the process
+/// does not show.
+const IDLE_CONNECTIONS: [usize; 2] = [1_000, 5_000];
+
+/// Connections whose memory is measured after a burst of large messages: few for a look, and as many
+/// as show whether memory grows with them. The server may keep some MiB for each of them.
+const BURST_CONNECTIONS: [usize; 2] = [32, 256];
+
+/// Messages per second of the open loops: far below what any system can do, and a rate at which
+/// messages queue up in pipelines.
+const LATENCY_RATES: [u32; 2] = [20_000, 200_000];
+
+/// Connections of the open loops.
+const LATENCY_CONNECTIONS: usize = 16;
+
+/// Clients that connect and close at the same time.
+const CONNECTING: usize = 16;
+
+// LIMIT: a flood is stopped when the server has grown to this.
+const FLOOD_MEMORY: u64 = 1 << 30;
+
+// LIMIT: every other work fails when the server has grown to this. There are servers that hold 1 MiB
+// for each of 5,000 idle connections, or 1,024 messages of 1 MiB, encoded and not.
+const MEMORY: u64 = 6 << 30;
 
 /// A load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Messages come back as fast as they can.
     Echo(Echo),
+    /// One message in flight, with server and client on the same processor: the shortest way there
+    /// and back, without waking another processor.
+    PingPong {
+        /// Bytes per message.
+        payload: usize,
+    },
+    /// Messages in one direction, as fast as the server takes them.
+    Stream {
+        /// Bytes per message.
+        payload: usize,
+    },
+    /// An echo from a runtime of two workers; neither server nor client are tied to a processor.
+    TwoWorkers(Echo),
+    /// An open loop: messages leave on schedule, whatever comes back.
+    Latency(Schedule),
     /// That many connections have each exchanged one small message and are silent.
     Idle {
         /// How many.
         connections: usize,
+    },
+    /// That many connections have each exchanged 16 messages of 1 MiB and are silent.
+    IdleAfterBurst {
+        /// How many.
+        connections: usize,
+    },
+    /// Connect, exchange one message, close.
+    Connect {
+        /// How many clients do so at the same time.
+        clients: usize,
+    },
+    /// Connections that send as fast as they can, beside a probe that does not.
+    Flood(Flood),
+    /// A client that sends bursts of 3 MiB and reads 1 MiB per second.
+    SlowReader {
+        /// Bytes per message.
+        payload: usize,
     },
 }
 
@@ -31,22 +94,76 @@ pub(crate) struct Echo {
     pub(crate) in_flight: usize,
 }
 
+/// Messages at a fixed rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// Bytes per message.
+    pub(crate) payload: usize,
+    /// Connections that take turns.
+    pub(crate) connections: usize,
+    /// Messages per second, over all connections.
+    pub(crate) rate: u32,
+}
+
+/// Connections that send without a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flood {
+    /// Bytes per message.
+    pub(crate) payload: usize,
+    /// How many connections.
+    pub(crate) flooders: usize,
+    /// Whether they read the replies.
+    pub(crate) reading: bool,
+}
+
 impl Work {
     /// Every load, in the order of the reports.
     pub(crate) fn all() -> Vec<Self> {
         let mut all = Vec::new();
-        for payload in [64, 1 << 10] {
-            for in_flight in [1, 64, 1_024] {
+        for payload in ECHO_PAYLOADS {
+            for (connections, in_flight) in ECHO_SHAPES {
                 all.push(Self::Echo(Echo {
                     payload,
-                    connections: 1,
+                    connections,
                     in_flight,
                 }));
             }
         }
-        all.push(Self::Idle {
-            connections: IDLE_CONNECTIONS,
+        all.push(Self::PingPong { payload: 64 });
+        all.extend(ECHO_PAYLOADS.map(|payload| Self::Stream { payload }));
+        for payload in [64, 1 << 10] {
+            for (connections, in_flight) in [(1, 64), (64, 16)] {
+                all.push(Self::TwoWorkers(Echo {
+                    payload,
+                    connections,
+                    in_flight,
+                }));
+            }
+        }
+        all.extend(LATENCY_RATES.map(|rate| {
+            Self::Latency(Schedule {
+                payload: 64,
+                connections: LATENCY_CONNECTIONS,
+                rate,
+            })
+        }));
+        all.extend(IDLE_CONNECTIONS.map(|connections| Self::Idle { connections }));
+        all.extend(BURST_CONNECTIONS.map(|connections| Self::IdleAfterBurst { connections }));
+        all.push(Self::Connect {
+            clients: CONNECTING,
         });
+        for payload in [64, 16 << 10] {
+            for flooders in [1, 8] {
+                all.extend([true, false].map(|reading| {
+                    Self::Flood(Flood {
+                        payload,
+                        flooders,
+                        reading,
+                    })
+                }));
+            }
+        }
+        all.extend([1 << 10, 64 << 10].map(|payload| Self::SlowReader { payload }));
         all
     }
 
@@ -57,25 +174,86 @@ impl Work {
             .find(|work| work.to_string() == name)
     }
 
-    /// The figure by which systems are compared at this load.
-    pub(crate) fn headline(self) -> Figure {
-        match self {
-            Self::Echo(_) => Figure::ServerCpu,
-            Self::Idle { .. } => Figure::Rss,
-        }
-    }
-
     /// Whether it is one of the few that tell the most for their time.
     pub(crate) fn is_quick(self) -> bool {
         match self {
-            Self::Echo(echo) => {
-                echo.connections == 1
-                    && matches!(
-                        (echo.payload, echo.in_flight),
-                        (64, 64 | 1_024) | (1_024, 1_024)
-                    )
+            Self::Echo(echo) => matches!(
+                (echo.payload, echo.connections, echo.in_flight),
+                (64, 1, 64 | 1_024) | (1_024, 64, 16) | (65_536, 1, 64)
+            ),
+            Self::Idle { connections } => connections == IDLE_CONNECTIONS[0],
+            Self::Flood(flood) => flood.payload == 64 && flood.flooders == 1 && flood.reading,
+            _ => false,
+        }
+    }
+
+    /// The figure by which systems are compared at this load.
+    pub(crate) fn headline(self) -> Figure {
+        match self {
+            Self::Echo(_) | Self::PingPong { .. } | Self::Stream { .. } | Self::TwoWorkers(_) => {
+                Figure::ServerCpu
             }
-            Self::Idle { connections } => connections == IDLE_CONNECTIONS,
+            Self::Latency(_) | Self::Flood(_) => Figure::P99,
+            Self::Idle { .. } | Self::IdleAfterBurst { .. } => Figure::Rss,
+            Self::Connect { .. } => Figure::Rate,
+            Self::SlowReader { .. } => Figure::PeakRss,
+        }
+    }
+
+    /// The figures that the load has, in the order of the reports.
+    pub(crate) fn figures(self) -> &'static [Figure] {
+        use Figure::{
+            ClientCpu, Heap, Max, P50, P99, P999, PeakRss, Rate, Rss, SendDelay, ServerCpu,
+        };
+        match self {
+            Self::Echo(_) | Self::PingPong { .. } | Self::TwoWorkers(_) => {
+                &[Rate, ServerCpu, ClientCpu, P50, P99, P999, Max]
+            }
+            Self::Stream { .. } | Self::Connect { .. } => &[Rate, ServerCpu, ClientCpu],
+            // The client looks at the clock without a pause: its processor time says nothing.
+            Self::Latency(_) => &[Rate, ServerCpu, P50, P99, P999, Max, SendDelay],
+            Self::Idle { .. } | Self::IdleAfterBurst { .. } => &[Rss, Heap],
+            Self::Flood(_) => &[P50, P99, Max, PeakRss],
+            Self::SlowReader { .. } => &[ServerCpu, PeakRss],
+        }
+    }
+
+    /// Where the server and its client run, in this order, given a processor for each.
+    pub(crate) fn placements(self, [server, client]: [usize; 2]) -> [Placement; 2] {
+        match self {
+            Self::PingPong { .. } => [Placement::Processor(server); 2],
+            Self::TwoWorkers(_) => [Placement::Workers(2), Placement::Anywhere],
+            _ => [Placement::Processor(server), Placement::Processor(client)],
+        }
+    }
+
+    /// Resident bytes up to which the server may grow.
+    pub(crate) fn memory_limit(self) -> u64 {
+        match self {
+            Self::Flood(_) => FLOOD_MEMORY,
+            _ => MEMORY,
+        }
+    }
+
+    /// Whether a server that has reached its memory limit is a result. The load ends then, and what
+    /// was measured until then counts.
+    pub(crate) fn ends_at_the_memory_limit(self) -> bool {
+        matches!(self, Self::Flood(_))
+    }
+
+    /// Roughly how long one system is busy with it, for an estimate of the whole. What does not
+    /// depend on the time that is asked for was found by trying.
+    pub(crate) fn estimate(self, warm_up: Duration, measured: Duration) -> Duration {
+        match self {
+            Self::Idle { connections } => {
+                Duration::from_micros(400) * u32::try_from(connections).unwrap_or(u32::MAX)
+            }
+            Self::IdleAfterBurst { connections } => {
+                Duration::from_millis(30) * u32::try_from(connections).unwrap_or(u32::MAX)
+            }
+            Self::Flood(_) => measured,
+            Self::SlowReader { .. } => measured + Duration::from_millis(200),
+            _ => warm_up + measured,
         }
     }
 
@@ -93,24 +271,56 @@ impl Work {
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Echo(echo) => {
-                let Echo {
-                    payload,
-                    connections,
-                    in_flight,
-                } = echo;
-                if payload.is_multiple_of(1 << 10) {
-                    write!(f, "echo/{}KiB/{connections}x{in_flight}", payload >> 10)
-                } else {
-                    write!(f, "echo/{payload}B/{connections}x{in_flight}")
-                }
-            }
+        match *self {
+            Self::Echo(echo) => write!(f, "echo/{echo}"),
+            Self::PingPong { payload } => write!(f, "ping-pong/{}", Size(payload)),
+            Self::Stream { payload } => write!(f, "stream/{}", Size(payload)),
+            Self::TwoWorkers(echo) => write!(f, "two-workers/{echo}"),
+            Self::Latency(schedule) => write!(f, "latency/{schedule}"),
             Self::Idle { connections } => write!(f, "idle/{connections}"),
+            Self::IdleAfterBurst { connections } => write!(f, "idle-after-burst/{connections}"),
+            Self::Connect { clients } => write!(f, "connect/{clients}"),
+            Self::Flood(flood) => write!(f, "flood/{flood}"),
+            Self::SlowReader { payload } => write!(f, "slow-reader/{}", Size(payload)),
         }
     }
 }
 
+impl fmt::Display for Echo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = Size(self.payload);
+        write!(f, "{payload}/{}x{}", self.connections, self.in_flight)
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = Size(self.payload);
+        write!(f, "{payload}/{}x{}", self.connections, self.rate)
+    }
+}
+
+impl fmt::Display for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let manner = if self.reading { "reading" } else { "deaf" };
+        write!(f, "{}/{}-{manner}", Size(self.payload), self.flooders)
+    }
+}
+
+/// Bytes, in the largest unit that divides them.
+struct Size(usize);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_multiple_of(1 << 20) {
+            write!(f, "{}MiB", self.0 >> 20)
+        } else if self.0.is_multiple_of(1 << 10) {
+            write!(f, "{}KiB", self.0 >> 10)
+        } else {
+            write!(f, "{}B", self.0)
+        }
+    }
+}
 /// `*` stands for any number of characters, everything else for itself.
 fn matches_glob(name: &str, pattern: &str) -> bool {
     match pattern.split_once('*') {
@@ -131,22 +341,36 @@ mod tests {
     #[test]
     fn every_load_is_found_by_its_name() {
         let names: Vec<String> = Work::all().iter().map(Work::to_string).collect();
-        assert_eq!(
-            names,
-            [
-                "echo/64B/1x1",
-                "echo/64B/1x64",
-                "echo/64B/1x1024",
-                "echo/1KiB/1x1",
-                "echo/1KiB/1x64",
-                "echo/1KiB/1x1024",
-                "idle/1000",
-            ]
-        );
+        for name in [
+            "echo/64B/1x1",
+            "echo/1KiB/64x16",
+            "echo/64KiB/1x1024",
+            "echo/1MiB/1x64",
+            "ping-pong/64B",
+            "stream/1MiB",
+            "two-workers/64B/64x16",
+            "latency/64B/16x200000",
+            "idle/5000",
+            "idle-after-burst/256",
+            "connect/16",
+            "flood/64B/1-reading",
+            "flood/16KiB/8-deaf",
+            "slow-reader/64KiB",
+        ] {
+            assert!(names.iter().any(|other| other == name), "{name}: {names:?}");
+        }
         for (name, work) in names.iter().zip(Work::all()) {
             assert_eq!(Work::find(name), Some(work));
         }
         assert_eq!(Work::find("echo/64B"), None);
+    }
+
+    #[test]
+    fn the_headline_is_one_of_the_figures_and_they_are_in_the_order_of_the_reports() {
+        for work in Work::all() {
+            assert!(work.figures().contains(&work.headline()), "{work}");
+            assert!(work.figures().is_sorted(), "{work}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn bad_arguments_are_told_and_exit_with_two() {
     for (arguments, expected) in [
         (&[][..], "expected `run`"),
         (&["run", "--rounds", "none"], "expected a number"),
-        (&["run", "--only", "*B"], "echo/64B/1x1"),
+        (&["run", "--only", "*x"], "echo/64B/1x1"),
         (&["run", "--systems", "tonic"], "protosocket-2.0.2"),
         (&["serve", "tonic", "0"], "protosocket-2.0.2"),
         (&["report"], "got 0"),
@@ -95,6 +95,7 @@ fn a_short_run_reports_every_figure() {
         let figures = &system["figures"];
         let expected = [
             "client_cpu_ns",
+            "max_us",
             "p50_us",
             "p999_us",
             "p99_us",
@@ -195,14 +196,137 @@ fn a_comparison_fails_only_when_asked_to_and_only_on_what_is_worse() {
     }
 }
 
-#[test]
-fn idle_connections_report_memory_alone() {
-    let (_, report) = run("idle/1000", "loop", &temporary("idle.json"));
+/// The samples of a figure, of every system.
+fn samples(report: &Value, work: &str, figure: &str) -> Vec<f64> {
+    let works = report["works"].as_array().expect("a list");
+    let found = works.iter().find(|it| it["name"] == work).expect(work);
+    let systems = found["systems"].as_array().expect("a list");
+    assert_eq!(systems.len(), 2, "{found}");
+    let samples = systems.iter().flat_map(|system| {
+        assert_eq!(system.get("notes"), None, "{work}");
+        let samples = system["figures"][figure]["samples"].as_array();
+        samples.unwrap_or_else(|| panic!("{work} has no {figure}: {system}"))
+    });
+    samples.map(|it| it.as_f64().expect("a number")).collect()
+}
+
+/// Measures one work and checks that each figure is there, is within its bounds, and that there is
+/// no other.
+fn assert_figures(work: &str, expected: &[(&str, std::ops::Range<f64>)]) -> Value {
+    let file = temporary(&format!("{}.json", work.replace('/', "-")));
+    // With a star a pattern is the whole name, so that no longer one is meant as well.
+    let (_, report) = run(&format!("*{work}"), "loop,ours", &file);
     let figures = &report["works"][0]["systems"][0]["figures"];
-    assert_eq!(members(figures), ["rss_per_connection"]);
-    let bytes = figures["rss_per_connection"]["median"].as_f64();
-    let bytes = bytes.expect("bytes");
-    assert!((1_000.0..100_000.0).contains(&bytes), "{bytes}");
+    let mut names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    assert_eq!(members(figures), names, "{work}");
+    for (figure, bounds) in expected {
+        for value in samples(&report, work, figure) {
+            assert!(bounds.contains(&value), "{figure} of {work}: {value}");
+        }
+    }
+    report
+}
+
+/// Whatever is positive and finite: how fast it was is for people to judge.
+const ANY: std::ops::Range<f64> = f64::MIN_POSITIVE..f64::INFINITY;
+
+const MIB: f64 = 1_048_576.0;
+
+#[test]
+fn echoes_have_rates_processor_times_and_ordered_percentiles() {
+    for work in ["echo/1MiB/1x64", "ping-pong/64B", "two-workers/64B/64x16"] {
+        let expected = [
+            "rate",
+            "server_cpu_ns",
+            "client_cpu_ns",
+            "p50_us",
+            "p99_us",
+            "p999_us",
+            "max_us",
+        ];
+        let report = assert_figures(work, &expected.map(|figure| (figure, ANY)));
+        assert_ordered(&report, work, &["p50_us", "p99_us", "p999_us", "max_us"]);
+    }
+}
+
+/// The figures of each round, none below the one before it.
+fn assert_ordered(report: &Value, work: &str, figures: &[&str]) {
+    for pair in figures.windows(2) {
+        let (lower, upper) = (
+            samples(report, work, pair[0]),
+            samples(report, work, pair[1]),
+        );
+        let ordered = lower
+            .iter()
+            .zip(&upper)
+            .all(|(lower, upper)| lower <= upper);
+        assert!(ordered, "{pair:?} of {work}: {lower:?}, {upper:?}");
+    }
+}
+
+#[test]
+fn streams_and_connections_have_rates_and_processor_times() {
+    for work in ["stream/64B", "stream/1MiB", "connect/16"] {
+        let expected = ["rate", "server_cpu_ns", "client_cpu_ns"];
+        assert_figures(work, &expected.map(|figure| (figure, ANY)));
+    }
+}
+
+#[test]
+fn a_schedule_is_never_ahead_of_itself() {
+    let work = "latency/64B/16x20000";
+    let report = assert_figures(
+        work,
+        &[
+            // The first of 1,001 messages is due at once, and the last one after 50 ms.
+            ("rate", 0.0..20_021.0),
+            ("server_cpu_ns", ANY),
+            ("p50_us", ANY),
+            ("p99_us", ANY),
+            ("p999_us", ANY),
+            ("max_us", ANY),
+            ("send_delay_p99_us", ANY),
+        ],
+    );
+    assert_ordered(&report, work, &["p50_us", "p99_us", "p999_us", "max_us"]);
+    // A message cannot come back before it was sent.
+    assert_ordered(&report, work, &["send_delay_p99_us", "max_us"]);
+}
+
+#[test]
+fn silent_connections_have_resident_and_live_memory() {
+    let per_connection = |most| {
+        [
+            ("rss_per_connection", 0.0..most),
+            ("heap_per_connection", 100.0..most),
+        ]
+    };
+    assert_figures("idle/1000", &per_connection(100_000.0));
+    assert_figures("idle-after-burst/32", &per_connection(8.0 * MIB));
+}
+
+#[test]
+fn a_flood_has_the_latencies_of_its_probe_and_the_peak_of_memory() {
+    for work in ["flood/64B/1-reading", "flood/16KiB/8-deaf"] {
+        let report = assert_figures(
+            work,
+            &[
+                ("p50_us", ANY),
+                ("p99_us", ANY),
+                ("max_us", ANY),
+                ("peak_rss", 1.0..1_024.0 * MIB),
+            ],
+        );
+        assert_ordered(&report, work, &["p50_us", "p99_us", "max_us"]);
+    }
+}
+
+#[test]
+fn a_slow_reader_costs_processor_time_and_memory() {
+    // The bursts have 48 MiB; a server that holds a third of them has not pushed back.
+    let expected = [("server_cpu_ns", ANY), ("peak_rss", 1.0..16.0 * MIB)];
+    assert_figures("slow-reader/1KiB", &expected);
 }
 
 #[test]

@@ -78,6 +78,9 @@ struct SystemReport {
     name: String,
     /// By name.
     figures: BTreeMap<String, Measured>,
+    /// What a reader of the figures must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 /// One figure of one system and work.
@@ -189,6 +192,7 @@ impl SystemReport {
         Self {
             name: series.system.to_owned(),
             figures: figures.collect(),
+            notes: series.notes.clone(),
         }
     }
 }
@@ -236,6 +240,7 @@ mod tests {
             work: Work::find(work).expect("a load"),
             system: systems::find(system).expect("a system").name,
             samples: samples.to_vec(),
+            notes: Vec::new(),
         }
     }
 

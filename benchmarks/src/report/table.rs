@@ -21,6 +21,11 @@ pub(crate) fn write_table(report: &Report, out: &mut impl Write) -> io::Result<(
                 writeln!(out, "{INDENT}{line}")?;
             }
         }
+        for system in &work.systems {
+            for note in &system.notes {
+                writeln!(out, "{INDENT}! {}: {note}", system.name)?;
+            }
+        }
         writeln!(out)?;
     }
     writeln!(
@@ -93,6 +98,18 @@ idle/1000
 Medians of 5 rounds. `to loop` is the median of the ratios to it within the rounds, of the figure to its left.
 ";
         assert_eq!(table(&report), expected);
+    }
+
+    #[test]
+    fn notes_stand_below_the_figures() {
+        let mut noted = echo("ours", &[400.0]);
+        noted.notes = vec!["round 2: failed: no reply".to_owned()];
+        let table = table(&report(&[echo("loop", &[400.0]), noted]));
+        let after = table.split("250,000").last().expect("the table");
+        assert!(
+            after.contains("\n  ! ours: round 2: failed: no reply\n\n"),
+            "{table}"
+        );
     }
 
     #[test]

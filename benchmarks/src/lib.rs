@@ -9,16 +9,17 @@
 //! `cargo run --release -p benchmarks -- run --help` tells the options.
 
 mod args;
+mod bout;
 mod child;
-mod client;
+mod drive;
 mod figure;
 mod frame;
 mod machine;
 mod progress;
 mod provenance;
 mod report;
-mod roles;
 mod run;
+mod serve;
 mod stats;
 mod systems;
 mod work;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 use args::Command;
 use provenance::Provenance;
 use report::{Comparison, Report};
-use run::Plan;
+use run::{Plan, Series};
 
 /// The exit code for arguments that make no sense.
 const USAGE: u8 = 2;
@@ -39,7 +40,9 @@ const USAGE: u8 = 2;
 /// The exit code of a comparison with something worse, for those who ask for it.
 const WORSE: u8 = 3;
 
-fn main() -> ExitCode {
+/// What the program does, from its arguments to its exit code: 2 for arguments that make no sense,
+/// 1 when something could not be measured.
+pub fn main() -> ExitCode {
     let command = match Command::parse(lexopt::Parser::from_env()) {
         Ok(command) => command,
         Err(error) => {
@@ -81,8 +84,8 @@ fn execute(command: Command) -> io::Result<ExitCode> {
                 return Ok(ExitCode::from(WORSE));
             }
         }
-        Command::Serve { system, processor } => roles::serve(system, processor)?,
-        Command::Drive(orders) => roles::drive(&orders)?,
+        Command::Serve { system, placement } => serve::serve(system, placement)?,
+        Command::Drive(orders) => drive::drive(&orders)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,7 +96,8 @@ fn run_and_report(plan: &Plan, json: Option<&Path>, html: Option<&Path>) -> io::
     // Without a standard error there is nobody to tell.
     let _: io::Result<()> = writeln!(io::stderr(), "{plan}");
     let provenance = Provenance::here();
-    let report = Report::new(provenance, plan, &run::run(plan)?);
+    let all = run::run(plan)?;
+    let report = Report::new(provenance, plan, &all);
     // What is to be kept comes first: a table can be lost with the terminal.
     if let Some(file) = json {
         replace(&file, |out| report::write(&report, out))?;
@@ -101,7 +105,12 @@ fn run_and_report(plan: &Plan, json: Option<&Path>, html: Option<&Path>) -> io::
     if let Some(file) = html {
         replace(&file, |out| report::write_html(&report, out))?;
     }
-    report::write_table(&report, &mut io::stdout().lock())
+    report::write_table(&report, &mut io::stdout().lock())?;
+    if all.iter().all(Series::is_complete) {
+        Ok(())
+    } else {
+        Err(io::Error::other("some measurements failed"))
+    }
 }
 
 /// Opens the file before minutes of measuring, but leaves what is in it until there is better.
