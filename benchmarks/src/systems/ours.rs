@@ -10,9 +10,9 @@ use std::{
 };
 
 use protosocket::{
-    ActionId, Host, HostContext, LengthDelimitedCodec, LocalBytes, Machine, MachineReactor,
-    MessageReactor, Output, Payload, PooledBuffer, ReactorContext, ReactorStatus, Rejected, Room,
-    SendError, Sender, StreamWithAddress, TcpSocketListener, U32, WeakSender,
+    ActionId, Host, HostContext, InputPolicy, LengthDelimitedCodec, LocalBytes, Machine,
+    MachineReactor, MessageReactor, Output, Payload, PooledBuffer, ReactorContext, ReactorStatus,
+    Rejected, Room, SendError, Sender, StreamWithAddress, TcpSocketListener, U32, WeakSender,
 };
 use protosocket_server::{ProtosocketServerConfig, ServerConnection, ServerConnector};
 use tokio::net::TcpStream;
@@ -150,6 +150,15 @@ impl MessageReactor for ChannelEcho {
     ) -> Result<(), SendError<PooledBuffer>> {
         context.send(message)
     }
+
+    /// A strong sender would say that there are more messages to come.
+    fn on_end_of_input(
+        &mut self,
+        _: &mut ReactorContext<'_, Codec<PooledBuffer>>,
+    ) -> ReactorStatus {
+        self.sender = None;
+        ReactorStatus::Continue
+    }
 }
 
 #[derive(Default)]
@@ -189,6 +198,11 @@ impl Machine for EchoMachine {
             return None;
         }
         self.replies.pop_front().map(Output::Bulk)
+    }
+
+    /// A client that does not read its replies cannot ask for more.
+    fn input_policy(&self) -> InputPolicy {
+        InputPolicy::Answering
     }
 
     fn is_idle(&self) -> bool {
