@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::{self, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// How often it is looked whether a child has said something.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A process of this program in another role. Dropping it ends it.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ impl Child {
     ///
     /// When none comes in time, or when the child has ended; it says why on the standard error.
     pub(crate) fn hear(&mut self, patience: Duration) -> io::Result<String> {
-        self.hear_and(patience, patience, |_| Ok(()))
+        self.hear_and(patience, LOOK_EVERY, |_| Ok(()))
     }
 
     /// Waits for a line, and does something as often as `every` meanwhile.
@@ -80,11 +83,16 @@ impl Child {
         every: Duration,
         mut meanwhile: impl FnMut(&mut Self) -> io::Result<()>,
     ) -> io::Result<String> {
-        let start = Instant::now();
+        // Looks are counted, not time: whoever stops both processes for a while, and lets them go on,
+        // has tried nobody's patience.
+        let mut left = patience;
         loop {
             match self.lines.recv_timeout(every) {
                 Ok(line) => return Ok(line),
-                Err(RecvTimeoutError::Timeout) if start.elapsed() < patience => meanwhile(self)?,
+                Err(RecvTimeoutError::Timeout) if left > every => {
+                    left -= every;
+                    meanwhile(self)?;
+                }
                 Err(_) => {
                     return Err(match self.process.try_wait() {
                         Ok(Some(status)) => self.complaint(&format!("ended early, {status}")),
