@@ -246,12 +246,11 @@ impl Work {
     pub(crate) fn estimate(self, warm_up: Duration, measured: Duration) -> Duration {
         match self {
             Self::Idle { connections } => {
-                Duration::from_micros(400) * u32::try_from(connections).unwrap_or(u32::MAX)
+                Duration::from_micros(800) * u32::try_from(connections).unwrap_or(u32::MAX)
             }
             Self::IdleAfterBurst { connections } => {
-                Duration::from_millis(30) * u32::try_from(connections).unwrap_or(u32::MAX)
+                Duration::from_millis(50) * u32::try_from(connections).unwrap_or(u32::MAX)
             }
-            Self::Flood(_) => measured,
             Self::SlowReader { .. } => measured + Duration::from_millis(200),
             _ => warm_up + measured,
         }
