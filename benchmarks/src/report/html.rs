@@ -159,7 +159,18 @@ fn write_work(
         }
         f.write_str("</tr>\n")?;
     }
-    f.write_str("</table></div>\n")
+    f.write_str("</table></div>\n")?;
+    for system in &work.systems {
+        for note in &system.notes {
+            writeln!(
+                f,
+                "<p class=\"note\">{}: {}</p>",
+                Text(&system.name),
+                Text(note)
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn write_cell(
@@ -235,8 +246,10 @@ mod tests {
     }
 
     fn example() -> Report {
+        let mut noted = echo("loop", &[100.0, 100.0, 100.0]);
+        noted.notes = vec!["round 2: failed: no reply".to_owned()];
         report(&[
-            echo("loop", &[100.0, 100.0, 100.0]),
+            noted,
             echo("ours", &[110.0, 120.0, 130.0]),
             echo("ours-channel", &[90.0, 90.0, 90.0]),
             idle("loop", &[16_384.0]),
@@ -339,6 +352,7 @@ mod tests {
              <td class=\"near\">1.00</td><td class=\"good\">0.06</td><td></td>",
             "the reactor replies through its context",
             "coordinated omission",
+            "<p class=\"note\">loop: round 2: failed: no reply</p>",
             "Chip 7",
         ];
         let facts = report.provenance.facts();
