@@ -93,7 +93,16 @@ struct Busy<P: Payload> {
 
 impl<P: Payload> Busy<P> {
     fn new(answer: impl FnOnce(&Sender<P>) -> Answer<P>) -> Self {
-        let (stream, peer) = repeating_stream(&frame(&[7; PAYLOAD]));
+        Self::with_payload(&[7; PAYLOAD], answer)
+    }
+
+    fn with_payload(payload: &[u8], answer: impl FnOnce(&Sender<P>) -> Answer<P>) -> Self {
+        Self::over(&frame(payload), answer)
+    }
+
+    /// With a peer that sends these bytes again and again.
+    fn over(bytes: &[u8], answer: impl FnOnce(&Sender<P>) -> Answer<P>) -> Self {
+        let (stream, peer) = repeating_stream(bytes);
         let (sender, receiver) = channel(CAPACITY);
         let config = ConnectionConfig::server(Limits::server())
             .expect("the defaults are valid")
@@ -250,5 +259,67 @@ fn an_allocation_is_counted() {
             drop(std::hint::black_box(vec));
         });
         assert_eq!(grown, 2);
+    });
+}
+
+/// What is allocated and not freed, in bytes.
+fn live() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+/// How much memory `work` allocates, in bytes.
+fn allocated_bytes(work: impl FnOnce()) -> usize {
+    let before = ALLOCATOR.stats();
+    work();
+    (ALLOCATOR.stats() - before).bytes_allocated
+}
+
+const LARGE: usize = 1024 * 1024;
+
+#[test]
+fn large_messages_arrive_in_memory_that_is_used_again() {
+    alone("large_messages_arrive_in_memory_that_is_used_again", || {
+        for answer in [
+            |_: &_| Answer::<PooledBuffer>::Reply,
+            |_: &_| Answer::Nothing,
+        ] {
+            let mut busy = Busy::with_payload(&[7; LARGE], answer);
+            busy.receive(10);
+            let allocated = allocated_bytes(|| busy.receive(100));
+            assert_eq!(busy.traffic().0, 110);
+            // Who uses which part of the memory has to be counted somewhere.
+            assert!(allocated < LARGE, "{allocated} bytes for 100 messages");
+        }
+    });
+}
+
+#[test]
+fn a_thread_keeps_as_much_memory_for_large_messages_as_connections_use() {
+    const MANY: usize = 30;
+    let name = "a_thread_keeps_as_much_memory_for_large_messages_as_connections_use";
+    alone(name, || {
+        // Two of these are a message.
+        let mut half = vec![7; LARGE / 2];
+        half[..4].copy_from_slice(&(LARGE as u32 - 4).to_be_bytes());
+        let before = live();
+        let mut busy: Vec<_> = (0..MANY)
+            .map(|_| {
+                let mut busy = Busy::<PooledBuffer>::over(&half, |_| Answer::Nothing);
+                busy.receive(1);
+                busy
+            })
+            .collect();
+        assert!(
+            live() - before > MANY * LARGE / 2,
+            "they hold what has come"
+        );
+        for busy in &mut busy {
+            busy.receive(1);
+            assert_eq!(busy.traffic().0, 1);
+        }
+        // Each stream has its bytes twice.
+        let kept = live() - before - MANY * 2 * half.len();
+        assert!(kept < 6 * LARGE, "{kept} bytes are kept for nobody");
     });
 }

@@ -7,8 +7,6 @@ mod input;
 pub use input::Input;
 
 mod send_buffer;
-#[cfg(feature = "tokio")]
-pub(crate) use send_buffer::RETAINED;
 pub use send_buffer::SendBuffer;
 
 mod serialize;

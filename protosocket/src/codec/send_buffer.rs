@@ -15,7 +15,7 @@ const COMPACT: usize = 64 * 1024;
 
 /// Contiguous memory above this capacity is given back when the buffer empties, in bytes.
 #[cfg(feature = "tokio")]
-pub(crate) const RETAINED: usize = 1024 * 1024;
+const RETAINED: usize = 1024 * 1024;
 
 /// The bytes on their way out: what encoders append to and what `writev` takes from.
 ///

@@ -3,21 +3,35 @@
 //! An idle connection holds no buffer. A busy one borrows from here, and keeps a buffer only while
 //! there is something in it.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::BytesMut;
 
-use crate::{
-    SendBuffer,
-    codec::{Memory as ReadMemory, RETAINED},
-};
+use crate::{SendBuffer, codec::Memory as ReadMemory};
 
 /// Bytes that one read takes at most into the shared buffer. Small messages want 64 to 128 KiB.
 pub(super) const SCRATCH: usize = 128 * 1024;
 
+/// From this size on, a message is read into a buffer of its connection's own, in bytes, so that
+/// its payload can leave without a copy. Below it, the shared buffer and a copy are cheaper.
+pub(super) const LARGE: usize = 16 * 1024;
+
 /// How many of each a thread keeps. One is in use at a time, unless a reactor polls another
 /// connection inside its own poll.
 const SPARE: usize = 2;
+
+/// How much memory for large messages a thread keeps at least, in bytes: enough for one of 1 MiB that
+/// arrives, one that is answered, and two whose answers are being written.
+const RECEIVE_SPARE: usize = 4 * (1024 + 64) * 1024;
+
+/// How much memory all connections have messages in that arrive and are large, in bytes. A thread
+/// keeps as much again as that: what many busy connections need is not freed and taken anew for each
+/// message, and when they have become idle, it is given back.
+static LENT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static MEMORY: RefCell<Memory> = const { RefCell::new(Memory::new()) };
@@ -30,7 +44,7 @@ struct Memory {
         reason = "connections hold them by a pointer that is null when idle"
     )]
     send_buffers: Vec<Box<SendBuffer>>,
-    receive_buffers: Vec<BytesMut>,
+    receive_buffers: Vec<Buffer>,
 }
 
 impl Memory {
@@ -109,15 +123,92 @@ pub(super) fn give_send_buffer(mut buffer: Box<SendBuffer>) {
     with(|memory| keep(&mut memory.send_buffers, buffer));
 }
 
-pub(super) fn take_receive_buffer() -> BytesMut {
-    with(|memory| memory.receive_buffers.pop())
-        .flatten()
-        .unwrap_or_default()
+/// The size of the memory that a connection has large messages in, in bytes, as long as it has it.
+#[derive(Debug, Default)]
+pub(super) struct Lent(usize);
+
+impl Lent {
+    pub(super) fn new(bytes: usize) -> Self {
+        let mut lent = Self(0);
+        lent.grow_to(bytes);
+        lent
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0
+    }
+
+    #[inline]
+    pub(super) fn grow_to(&mut self, bytes: usize) {
+        if bytes > self.0 {
+            if bytes > LARGE {
+                LENT.fetch_add(bytes - self.counted(), Ordering::Relaxed);
+            }
+            self.0 = bytes;
+        }
+    }
+
+    /// Small ones are too many and too short-lived to be counted.
+    fn counted(&self) -> usize {
+        match self.0 {
+            ..=LARGE => 0,
+            bytes => bytes,
+        }
+    }
 }
 
-pub(super) fn give_receive_buffer(mut buffer: BytesMut) {
-    buffer.clear();
-    if buffer.capacity() <= RETAINED {
-        with(|memory| keep(&mut memory.receive_buffers, buffer));
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.counted() > 0 {
+            LENT.fetch_sub(self.counted(), Ordering::Relaxed);
+        }
     }
+}
+
+/// Memory into which large messages are read, and from which they are split off.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    /// What is in it, and the room behind that.
+    pub(super) bytes: BytesMut,
+    /// How large it is as a whole, in bytes.
+    pub(super) allocated: usize,
+}
+
+impl Buffer {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        let bytes = BytesMut::with_capacity(capacity);
+        Self {
+            allocated: bytes.capacity(),
+            bytes,
+        }
+    }
+}
+
+/// An empty spare buffer with room for `least` bytes, of which no message is in use.
+pub(super) fn take_receive_buffer(least: usize) -> Option<Buffer> {
+    with(|memory| {
+        let spares = &mut memory.receive_buffers;
+        // Those that were given last are the warmest.
+        let fits = |spare: &mut Buffer| spare.bytes.try_reclaim(least);
+        let index = spares.iter_mut().rposition(fits)?;
+        Some(spares.remove(index))
+    })
+    .flatten()
+}
+
+/// Messages may be in use in it still: then it is a spare one when they are not.
+pub(super) fn give_receive_buffer(mut buffer: Buffer) {
+    buffer.bytes.clear();
+    if buffer.allocated <= LARGE || buffer.allocated > RECEIVE_SPARE {
+        return;
+    }
+    with(|memory| {
+        let spares = &mut memory.receive_buffers;
+        spares.push(buffer);
+        let most = RECEIVE_SPARE.max(LENT.load(Ordering::Relaxed));
+        let mut held: usize = spares.iter().map(|spare| spare.allocated).sum();
+        while held > most {
+            held -= spares.remove(0).allocated;
+        }
+    });
 }

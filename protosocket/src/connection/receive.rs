@@ -8,12 +8,11 @@ use std::{
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::memory::{self, SCRATCH};
+use super::memory::{self, Buffer, LARGE, Lent, SCRATCH};
 use crate::{DecodeError, Decoded, Decoder, Input, codec::Memory};
 
-/// From this size on, a message is read into a buffer of its connection's own, in bytes, so that
-/// its payload can leave without a copy. Below it, the shared buffer and a copy are cheaper.
-const LARGE: usize = 16 * 1024;
+/// Above this size, a message is read on with while others wait, in bytes.
+const HUGE: usize = 256 * 1024;
 
 /// The first step over the end of a message whose length is not known, in bytes; doubled while
 /// that is not enough.
@@ -28,6 +27,9 @@ const TOP_UP: usize = 256;
 pub(super) struct ReceiveBuffer {
     /// Bytes of earlier reads, then those moved over from the scratch.
     kept: BytesMut,
+    /// How large the memory is in which they are, that of messages which have been taken from its
+    /// front included.
+    allocated: Lent,
     /// How many bytes at the end of `kept` still stand before `scratch.start` as well.
     moved: usize,
     /// What the decoder said it needs, counted from the front; 0 if it has not said.
@@ -183,6 +185,7 @@ impl ReceiveBuffer {
     /// Continue with bytes that were read before.
     pub(super) fn with_unread(bytes: BytesMut) -> Self {
         Self {
+            allocated: Lent::new(bytes.capacity()),
             kept: bytes,
             ..Self::default()
         }
@@ -199,8 +202,22 @@ impl ReceiveBuffer {
         self.skip > 0 || self.len(scratch) > 0 || (self.inside && decoder.is_inside())
     }
 
+    /// How much a byte that is read next weighs.
+    ///
+    /// Small messages are the most work, and a poll reads the shared buffer full of them once: what it
+    /// left of a second time would have to be kept, and moved. Large ones are the kernel's work, which
+    /// is less the more it is given at once. And of a huge one, the part that has arrived leaves the
+    /// caches while others have their turn.
+    pub(super) fn weight(&self) -> usize {
+        match self.is_large() {
+            true if self.need > HUGE => 1,
+            true => 4,
+            false => 8,
+        }
+    }
+
     /// Whether what is read next belongs to a large message, as far as one can know.
-    pub(super) fn is_large(&self) -> bool {
+    fn is_large(&self) -> bool {
         self.skip == 0 && (self.large || self.need > LARGE)
     }
 
@@ -230,35 +247,8 @@ impl ReceiveBuffer {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let ReadSizes { limit, chunk } = sizes;
-        if self.kept.capacity() == 0 {
-            self.kept = memory::take_receive_buffer();
-        }
+        self.make_room(limit, chunk);
         let len = self.kept.len();
-        let missing = match self.need.saturating_sub(len) {
-            0 => LARGE,
-            missing => missing,
-        };
-        let wanted = self.chunk.clamp(LARGE, chunk.max(LARGE)).min(limit);
-        if self.kept.capacity() - len < wanted && len < LARGE {
-            // The messages before it have left, as a rule: then their memory is used again, instead
-            // of what little is behind them.
-            let _: bool = self.kept.try_reclaim(wanted);
-        }
-        if self.kept.capacity() - len < missing.min(LARGE) {
-            // LIMIT: as much again as has arrived, or what the last reads have filled.
-            let step = len.max(self.chunk.clamp(LARGE, chunk.max(LARGE)));
-            if self.need > len.max(chunk) && missing <= step && !self.fitted {
-                // The rest of the message fits: make room for exactly it, not for a doubling. Once
-                // for a message: a decoder that does not know the length asks for one byte more
-                // each time, and would have all of them moved for each.
-                self.fitted = true;
-                let mut exact = BytesMut::with_capacity(self.need);
-                exact.extend_from_slice(&self.kept);
-                self.kept = exact;
-            } else {
-                self.kept.reserve(step.min(chunk.max(LARGE).max(len)));
-            }
-        }
         let spare = limit.min(self.kept.capacity() - len);
         debug_assert!(spare > 0, "a read into nothing would look like the end");
         let mut target = (&mut self.kept).limit(spare);
@@ -268,6 +258,72 @@ impl ReceiveBuffer {
             self.chunk = (self.chunk.max(LARGE) * 2).min(chunk);
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Make room behind what is kept: for the rest of the message if its memory is there already,
+    /// and otherwise for as much as may be.
+    fn make_room(&mut self, limit: usize, chunk: usize) {
+        let (len, chunk) = (self.kept.len(), chunk.max(LARGE));
+        let step = self.chunk.clamp(LARGE, chunk);
+        let missing = match self.need.saturating_sub(len) {
+            0 => LARGE,
+            missing => missing,
+        };
+        let wish = len + missing.max(step.min(limit));
+        if self.kept.capacity() >= wish {
+            return;
+        }
+        // Memory that is freed and taken anew for each message costs more than all else about it,
+        // because the system has to map its pages again: so the buffer is used from its front, if
+        // its messages have left, or a spare one.
+        let own = wish.min(self.allocated.bytes());
+        let capacity = self.kept.capacity();
+        let is_worth_moving = capacity < own && (len <= own / 4 || capacity < self.need);
+        let is_shared = is_worth_moving && !self.kept.try_reclaim(own - len);
+        if self.kept.capacity() >= wish {
+            return;
+        }
+        let has_none = self.kept.capacity() == 0;
+        if (is_shared || has_none || self.kept.capacity() < self.need)
+            && let Some(spare) = memory::take_receive_buffer(wish)
+        {
+            let old = self.move_to(spare);
+            // Otherwise it was too small for a message.
+            if is_shared {
+                memory::give_receive_buffer(old);
+            }
+            return;
+        }
+        if self.kept.capacity() - len >= missing.min(LARGE) {
+            return;
+        }
+        // LIMIT: as much again as has arrived, or what the last reads have filled.
+        let step = len.max(step);
+        if self.need > len.max(chunk) && missing <= step && !self.fitted {
+            // The rest of the message fits: make room for exactly it, not for a doubling. Once
+            // for a message: a decoder that does not know the length asks for one byte more
+            // each time, and would have all of them moved for each.
+            self.fitted = true;
+            drop(self.move_to(Buffer::with_capacity(self.need)));
+        } else if is_shared && own - len >= missing.min(LARGE) {
+            // One like it, so that the two take turns.
+            let old = self.move_to(Buffer::with_capacity(self.allocated.bytes()));
+            memory::give_receive_buffer(old);
+        } else {
+            self.kept.reserve(step.min(chunk.max(len)));
+            self.allocated.grow_to(self.kept.capacity());
+        }
+    }
+
+    /// Go on in other memory. Returns that of before, in which messages may be in use.
+    fn move_to(&mut self, mut buffer: Buffer) -> Buffer {
+        buffer.bytes.extend_from_slice(&self.kept);
+        let allocated = self.allocated.bytes();
+        self.allocated = Lent::new(buffer.allocated);
+        Buffer {
+            bytes: std::mem::replace(&mut self.kept, buffer.bytes),
+            allocated,
+        }
     }
 
     /// Decode one message, or say what stands in the way.
@@ -519,14 +575,13 @@ impl ReceiveBuffer {
     /// `read` bytes came in this poll.
     pub(super) fn rest(&mut self, scratch: &mut Scratch, read: usize) {
         self.keep(scratch);
-        let (len, capacity) = (self.kept.len(), self.kept.capacity());
-        if len == 0 && capacity > 0 {
-            memory::give_receive_buffer(std::mem::take(&mut self.kept));
-        } else if capacity > LARGE.max(4 * len) && read < capacity / 8 {
-            // The beginning of a message must not hold the buffer of an earlier one. Where more
-            // is arriving, the buffer will be filled and is worth its memory.
-            let kept = BytesMut::from(&self.kept[..]);
-            memory::give_receive_buffer(std::mem::replace(&mut self.kept, kept));
+        let (len, allocated) = (self.kept.len(), self.allocated.bytes());
+        // The beginning of a message must not hold the buffer of an earlier one. Where more is
+        // arriving, the buffer will be filled and is worth its memory.
+        let is_too_large = allocated > LARGE.max(4 * len) && read < allocated / 8;
+        if allocated > 0 && (len == 0 || is_too_large) {
+            let old = self.move_to(Buffer::with_capacity(len));
+            memory::give_receive_buffer(old);
         }
     }
 
@@ -597,6 +652,7 @@ impl ReceiveBuffer {
     ) {
         match moved {
             Some(buffer) => {
+                self.allocated = Lent::new(buffer.capacity());
                 self.kept = *buffer;
                 window.clear();
                 self.moved = 0;
@@ -613,6 +669,7 @@ impl ReceiveBuffer {
         self.top_up = (self.top_up * 2).clamp(TOP_UP, SCRATCH);
         let count = missing.max(self.top_up).min(window.len());
         self.kept.extend_from_slice(&window.unread[..count]);
+        self.allocated.grow_to(self.kept.capacity());
         window.advance(count);
         self.moved += count;
     }
@@ -625,10 +682,14 @@ impl ReceiveBuffer {
 
     fn keep_window(&mut self, window: &mut Window<'_>) {
         if window.len() > 0 {
-            if self.kept.capacity() == 0 && window.len() > LARGE {
-                self.kept = memory::take_receive_buffer();
+            if self.allocated.bytes() == 0
+                && window.len() > LARGE
+                && let Some(spare) = memory::take_receive_buffer(window.len())
+            {
+                self.move_to(spare);
             }
             self.kept.extend_from_slice(window.unread);
+            self.allocated.grow_to(self.kept.capacity());
         }
         window.clear();
         self.moved = 0;

@@ -197,9 +197,9 @@ pub(crate) fn resident_after_a_flood(quiet: u64) -> u64 {
 /// differ by up to 1.1 MiB.
 const NOT_GIVEN_BACK: u64 = 3 << 19;
 
-/// Bytes that threads of a server may keep for whatever connections come next: each of the two has
-/// a read buffer of 128 KiB and up to two send and two receive buffers of at most 1 MiB.
-pub(crate) const KEPT_BY_THREADS: u64 = 2 * ((128 << 10) + (4 << 20));
+/// Bytes that threads of a server may keep for whatever connections come next: each of the two has up
+/// to two read buffers of 128 KiB, two send buffers of 1 MiB, and 4.25 MiB for large messages.
+pub(crate) const KEPT_BY_THREADS: u64 = 2 * ((2 << 17) + (2 << 20) + (17 << 18));
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,8 +9,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    BYTES_PER_POLL, Driver, MESSAGES_PER_WRITE, Output, Phase, SEND, SMALL, Transient, Work,
-    transient,
+    BYTES_PER_POLL, Driver, MESSAGES_PER_WRITE, Output, Phase, SEND, Transient, Work, transient,
 };
 use crate::{
     CloseReason, DecodeError, InputPolicy, MessageReactor, Operation, ReactorContext,
@@ -212,10 +211,7 @@ where
 
     /// Read once. Whether anything came, the end of the input included.
     fn read(&mut self, cx: &mut Context<'_>, work: &mut Work, limit: usize) -> bool {
-        let weight = match self.receive.is_large() {
-            true => 1,
-            false => SMALL,
-        };
+        let weight = self.receive.weight();
         let limit = limit.min(work.bytes / weight);
         if limit == 0 || !self.spend_io(work) {
             work.exhausted = true;

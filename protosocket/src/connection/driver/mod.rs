@@ -31,13 +31,10 @@ use crate::{
     ReactorStatus, Receiver, SendBuffer, SendLimits, reactor::Outcome,
 };
 
-/// Bytes of large messages that one poll reads before it lets other tasks run. They are less work per
-/// byte than small ones, and the kernel's part of it is the less, the more it is given at once.
-const BYTES_PER_POLL: usize = SMALL * memory::SCRATCH;
-
-/// By how much bytes of small messages count more. A poll reads the shared buffer full of them once:
-/// what it left of a second time would have to be kept, and moved.
-const SMALL: usize = 2;
+/// Bytes that one poll reads before it lets other tasks run, each as often as it
+/// [weighs](ReceiveBuffer::weight): 128 KiB of small messages, 256 KiB of large ones, and 1 MiB of
+/// a huge one.
+const BYTES_PER_POLL: usize = 8 * memory::SCRATCH;
 
 /// Messages that are decoded, or pulled, before what they caused is written.
 const MESSAGES_PER_WRITE: usize = 512;
