@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -22,6 +22,9 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// Wakes a task at an instant.
 pub trait Alarm: Send {
     /// `Ready` when the instant has come; until then the task is woken at it.
+    ///
+    /// `Pending` means that the task will be woken, and a connection relies on it: it does not poll the
+    /// alarm again before that instant, whatever else it is polled for meanwhile.
     fn poll_due(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Wake at `at` instead.
@@ -44,7 +47,8 @@ impl Clock for TokioClock {
 
 impl Alarm for tokio::time::Sleep {
     fn poll_due(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll(cx)
+        // A task that has used up its budget would be told to come again, and the waker not be kept.
+        pin!(tokio::task::unconstrained(self)).poll(cx)
     }
 
     fn reset(self: Pin<&mut Self>, at: Instant) {

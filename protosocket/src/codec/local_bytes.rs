@@ -6,7 +6,8 @@ use bytes::Bytes;
 ///
 /// Nothing is copied and nothing allocated for a payload that arrived in the read buffer that the
 /// connections of a thread share; counting who uses that buffer is what it costs, without an atomic
-/// operation. Payloads of messages above 16 KiB are a [`Bytes`] inside.
+/// operation. Payloads that were read into a buffer of the connection's own are a [`Bytes`] inside: as
+/// a rule those above 16 KiB, and those whose message came in several reads.
 ///
 /// A view keeps the whole read buffer (128 KiB) from being used again, so it is for messages that
 /// are answered or looked at soon. What is to stay is copied out: [`to_bytes`](Self::to_bytes).

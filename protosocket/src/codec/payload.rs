@@ -15,7 +15,8 @@ pub trait Payload: Sized + 'static {
     /// Its bytes.
     fn as_slice(&self) -> &[u8];
 
-    /// The same bytes, shared. Asked of payloads of 16 KiB or more, which are sent without a copy.
+    /// The same bytes, without a copy where that can be. Asked of payloads of 16 KiB or more, which
+    /// are sent from there.
     fn into_bytes(self) -> Bytes;
 }
 

@@ -312,9 +312,11 @@ impl SendBuffer {
     /// Make the buffer of one connection fit for the next one.
     #[cfg(feature = "tokio")]
     pub(crate) fn recycle(&mut self) {
-        if !self.contiguous.is_empty() || self.segment_bytes > 0 {
+        // As a rule it has been written, and is clean already.
+        if !(self.contiguous.is_empty() && self.segments.is_empty() && self.messages.is_empty()) {
             self.clear();
         }
+        self.reserve_used = 0;
         self.completed = 0;
         if self.contiguous.capacity() > RETAINED {
             self.contiguous = Vec::new();
@@ -433,6 +435,13 @@ mod tests {
             .unwrap();
         let error = buffer.encode(&mut Truncates, ());
         assert!(matches!(error, Err(EncodeError::Shrunk(7))));
+
+        #[cfg(feature = "tokio")]
+        {
+            // The next connection must not pay for it.
+            buffer.recycle();
+            assert_eq!((buffer.unsent_messages(), buffer.unsent_bytes()), (0, 0));
+        }
     }
 
     #[test]

@@ -3,11 +3,7 @@
 //! An idle connection holds no buffer. A busy one borrows from here, and keeps a buffer only while
 //! there is something in it.
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::{cell::RefCell, rc::Rc};
 
 use bytes::BytesMut;
 
@@ -24,14 +20,9 @@ pub(super) const LARGE: usize = 16 * 1024;
 /// connection inside its own poll.
 const SPARE: usize = 2;
 
-/// How much memory for large messages a thread keeps at least, in bytes: enough for one of 1 MiB that
+/// How much memory for large messages a thread keeps, in bytes: enough for one of 1 MiB that
 /// arrives, one that is answered, and two whose answers are being written.
 const RECEIVE_SPARE: usize = 4 * (1024 + 64) * 1024;
-
-/// How much memory all connections have messages in that arrive and are large, in bytes. A thread
-/// keeps as much again as that: what many busy connections need is not freed and taken anew for each
-/// message, and when they have become idle, it is given back.
-static LENT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static MEMORY: RefCell<Memory> = const { RefCell::new(Memory::new()) };
@@ -123,48 +114,6 @@ pub(super) fn give_send_buffer(mut buffer: Box<SendBuffer>) {
     with(|memory| keep(&mut memory.send_buffers, buffer));
 }
 
-/// The size of the memory that a connection has large messages in, in bytes, as long as it has it.
-#[derive(Debug, Default)]
-pub(super) struct Lent(usize);
-
-impl Lent {
-    pub(super) fn new(bytes: usize) -> Self {
-        let mut lent = Self(0);
-        lent.grow_to(bytes);
-        lent
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.0
-    }
-
-    #[inline]
-    pub(super) fn grow_to(&mut self, bytes: usize) {
-        if bytes > self.0 {
-            if bytes > LARGE {
-                LENT.fetch_add(bytes - self.counted(), Ordering::Relaxed);
-            }
-            self.0 = bytes;
-        }
-    }
-
-    /// Small ones are too many and too short-lived to be counted.
-    fn counted(&self) -> usize {
-        match self.0 {
-            ..=LARGE => 0,
-            bytes => bytes,
-        }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if self.counted() > 0 {
-            LENT.fetch_sub(self.counted(), Ordering::Relaxed);
-        }
-    }
-}
-
 /// Memory into which large messages are read, and from which they are split off.
 #[derive(Debug)]
 pub(super) struct Buffer {
@@ -184,14 +133,19 @@ impl Buffer {
     }
 }
 
-/// An empty spare buffer with room for `least` bytes, of which no message is in use.
+/// An empty spare buffer with room for `least` bytes, of which no message is in use: the smallest,
+/// and of those that are equal, the warmest.
 pub(super) fn take_receive_buffer(least: usize) -> Option<Buffer> {
     with(|memory| {
         let spares = &mut memory.receive_buffers;
-        // Those that were given last are the warmest.
-        let fits = |spare: &mut Buffer| spare.bytes.try_reclaim(least);
-        let index = spares.iter_mut().rposition(fits)?;
-        Some(spares.remove(index))
+        let mut best: Option<(usize, usize)> = None;
+        for (index, spare) in spares.iter_mut().enumerate() {
+            let is_better = best.is_none_or(|(_, allocated)| spare.allocated <= allocated);
+            if is_better && spare.allocated >= least && spare.bytes.try_reclaim(least) {
+                best = Some((index, spare.allocated));
+            }
+        }
+        best.map(|(index, _)| spares.remove(index))
     })
     .flatten()
 }
@@ -205,9 +159,8 @@ pub(super) fn give_receive_buffer(mut buffer: Buffer) {
     with(|memory| {
         let spares = &mut memory.receive_buffers;
         spares.push(buffer);
-        let most = RECEIVE_SPARE.max(LENT.load(Ordering::Relaxed));
         let mut held: usize = spares.iter().map(|spare| spare.allocated).sum();
-        while held > most {
+        while held > RECEIVE_SPARE {
             held -= spares.remove(0).allocated;
         }
     });

@@ -8,7 +8,7 @@ use std::{
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::memory::{self, Buffer, LARGE, Lent, SCRATCH};
+use super::memory::{self, Buffer, LARGE, SCRATCH};
 use crate::{DecodeError, Decoded, Decoder, Input, codec::Memory};
 
 /// Above this size, a message is read on with while others wait, in bytes.
@@ -29,7 +29,7 @@ pub(super) struct ReceiveBuffer {
     kept: BytesMut,
     /// How large the memory is in which they are, that of messages which have been taken from its
     /// front included.
-    allocated: Lent,
+    allocated: usize,
     /// How many bytes at the end of `kept` still stand before `scratch.start` as well.
     moved: usize,
     /// What the decoder said it needs, counted from the front; 0 if it has not said.
@@ -46,6 +46,9 @@ pub(super) struct ReceiveBuffer {
     inside: bool,
     /// The buffer has been made to fit what the decoder needed.
     fitted: bool,
+    /// It has been moved to less memory than it needs, because it comes slowly: it gets more as it
+    /// comes, and not all at once again.
+    is_slow: bool,
     /// The end of the input has completed a message of no bytes.
     completed_by_end: bool,
 }
@@ -185,7 +188,7 @@ impl ReceiveBuffer {
     /// Continue with bytes that were read before.
     pub(super) fn with_unread(bytes: BytesMut) -> Self {
         Self {
-            allocated: Lent::new(bytes.capacity()),
+            allocated: bytes.capacity(),
             kept: bytes,
             ..Self::default()
         }
@@ -249,7 +252,7 @@ impl ReceiveBuffer {
         let ReadSizes { limit, chunk } = sizes;
         self.make_room(limit, chunk);
         let len = self.kept.len();
-        let spare = limit.min(self.kept.capacity() - len);
+        let spare = limit.min(chunk.max(LARGE)).min(self.kept.capacity() - len);
         debug_assert!(spare > 0, "a read into nothing would look like the end");
         let mut target = (&mut self.kept).limit(spare);
         let stream = Pin::new(stream);
@@ -276,7 +279,7 @@ impl ReceiveBuffer {
         // Memory that is freed and taken anew for each message costs more than all else about it,
         // because the system has to map its pages again: so the buffer is used from its front, if
         // its messages have left, or a spare one.
-        let own = wish.min(self.allocated.bytes());
+        let own = wish.min(self.allocated);
         let capacity = self.kept.capacity();
         let is_worth_moving = capacity < own && (len <= own / 4 || capacity < self.need);
         let is_shared = is_worth_moving && !self.kept.try_reclaim(own - len);
@@ -284,7 +287,8 @@ impl ReceiveBuffer {
             return;
         }
         let has_none = self.kept.capacity() == 0;
-        if (is_shared || has_none || self.kept.capacity() < self.need)
+        if !self.is_slow
+            && (is_shared || has_none || self.kept.capacity() < self.need)
             && let Some(spare) = memory::take_receive_buffer(wish)
         {
             let old = self.move_to(spare);
@@ -307,22 +311,30 @@ impl ReceiveBuffer {
             drop(self.move_to(Buffer::with_capacity(self.need)));
         } else if is_shared && own - len >= missing.min(LARGE) {
             // One like it, so that the two take turns.
-            let old = self.move_to(Buffer::with_capacity(self.allocated.bytes()));
+            let old = self.move_to(Buffer::with_capacity(self.allocated));
             memory::give_receive_buffer(old);
         } else {
-            self.kept.reserve(step.min(chunk.max(len)));
-            self.allocated.grow_to(self.kept.capacity());
+            self.reserve(step.min(chunk.max(len)));
         }
+    }
+
+    /// Make room for so many bytes more, in the memory that is there or in more.
+    fn reserve(&mut self, more: usize) {
+        let before = self.kept.as_ptr();
+        self.kept.reserve(more);
+        if self.kept.as_ptr() != before {
+            // It begins at the front of its memory, and reaches to its end.
+            self.allocated = self.kept.capacity();
+        }
+        self.allocated = self.allocated.max(self.kept.capacity());
     }
 
     /// Go on in other memory. Returns that of before, in which messages may be in use.
     fn move_to(&mut self, mut buffer: Buffer) -> Buffer {
         buffer.bytes.extend_from_slice(&self.kept);
-        let allocated = self.allocated.bytes();
-        self.allocated = Lent::new(buffer.allocated);
         Buffer {
             bytes: std::mem::replace(&mut self.kept, buffer.bytes),
-            allocated,
+            allocated: std::mem::replace(&mut self.allocated, buffer.allocated),
         }
     }
 
@@ -524,6 +536,7 @@ impl ReceiveBuffer {
     fn on_message(&mut self, consumed: usize) {
         self.need = 0;
         self.inside = false;
+        self.is_slow = false;
         self.large = consumed > LARGE;
     }
 
@@ -575,11 +588,12 @@ impl ReceiveBuffer {
     /// `read` bytes came in this poll.
     pub(super) fn rest(&mut self, scratch: &mut Scratch, read: usize) {
         self.keep(scratch);
-        let (len, allocated) = (self.kept.len(), self.allocated.bytes());
+        let (len, allocated) = (self.kept.len(), self.allocated);
         // The beginning of a message must not hold the buffer of an earlier one. Where more is
         // arriving, the buffer will be filled and is worth its memory.
         let is_too_large = allocated > LARGE.max(4 * len) && read < allocated / 8;
         if allocated > 0 && (len == 0 || is_too_large) {
+            self.is_slow = len > 0;
             let old = self.move_to(Buffer::with_capacity(len));
             memory::give_receive_buffer(old);
         }
@@ -652,7 +666,7 @@ impl ReceiveBuffer {
     ) {
         match moved {
             Some(buffer) => {
-                self.allocated = Lent::new(buffer.capacity());
+                self.allocated = buffer.capacity();
                 self.kept = *buffer;
                 window.clear();
                 self.moved = 0;
@@ -668,8 +682,8 @@ impl ReceiveBuffer {
     fn move_over(&mut self, window: &mut Window<'_>, missing: usize) {
         self.top_up = (self.top_up * 2).clamp(TOP_UP, SCRATCH);
         let count = missing.max(self.top_up).min(window.len());
+        self.reserve(count);
         self.kept.extend_from_slice(&window.unread[..count]);
-        self.allocated.grow_to(self.kept.capacity());
         window.advance(count);
         self.moved += count;
     }
@@ -682,14 +696,14 @@ impl ReceiveBuffer {
 
     fn keep_window(&mut self, window: &mut Window<'_>) {
         if window.len() > 0 {
-            if self.allocated.bytes() == 0
+            if self.allocated == 0
                 && window.len() > LARGE
                 && let Some(spare) = memory::take_receive_buffer(window.len())
             {
                 self.move_to(spare);
             }
+            self.reserve(window.len());
             self.kept.extend_from_slice(window.unread);
-            self.allocated.grow_to(self.kept.capacity());
         }
         window.clear();
         self.moved = 0;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    future::Future,
+    future::{Future, poll_fn},
     pin::pin,
     sync::{
         Arc,
@@ -738,4 +738,25 @@ fn the_alarm_wakes_whoever_polled_last() {
         panic!("the deadline has passed");
     };
     assert_eq!(end.reason.name(), "idle_timeout");
+}
+
+/// A task that has used up what tokio lets it do in one turn still learns of its deadline.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_kept_by_a_task_whose_budget_is_used_up() {
+    let (stream, _peer) = scripted_stream();
+    let (probe, _knobs) = Probe::new(echo());
+    let (_sender, receiver) = channel(4);
+    let limits = patient().idle_timeout(10 * SECOND);
+    let config = ConnectionConfig::server(limits).expect("one deadline is valid");
+    let mut connection = Connection::over(stream, LinesCodec::new(), probe, receiver, &config);
+    let mut polled = false;
+    let end = poll_fn(|cx| {
+        if !polled {
+            polled = true;
+            while pin!(tokio::task::consume_budget()).poll(cx).is_ready() {}
+        }
+        pin!(&mut connection).poll(cx)
+    });
+    let end = tokio::time::timeout(60 * SECOND, end).await;
+    assert_eq!(end.expect("it ends in time").reason.name(), "idle_timeout");
 }

@@ -225,6 +225,7 @@ where
             retry: false,
             told: None,
         };
+        let bytes_before = self.stats.bytes_in;
         if self.send.is_none() {
             self.send = Some(memory::take_send_buffer());
         }
@@ -257,8 +258,8 @@ where
             }
             break;
         }
-        self.receive
-            .rest(&mut work.scratch, BYTES_PER_POLL - work.bytes);
+        let read = (self.stats.bytes_in - bytes_before) as usize;
+        self.receive.rest(&mut work.scratch, read);
         if self.send.as_ref().is_some_and(|send| send.is_empty())
             && let Some(mut buffer) = self.send.take()
         {
