@@ -60,15 +60,15 @@ impl Bout {
         let mut outcome = self.measure_with(&program, PLAIN)?;
         if has_heap {
             match counting(&program) {
-                Some(program) => {
+                Ok(program) => {
                     let counted = self.measure_with(&program, COUNTED)?;
                     if let Some(heap) = counted.sample.get(Figure::Heap) {
                         outcome.sample = outcome.sample.with(Figure::Heap, heap);
                     }
                 }
-                None => outcome.notes.push(format!(
-                    "the live heap is not known, for there is no {COUNTING} beside this program; \
-                     `cargo build --release -p benchmarks` builds it"
+                Err(why) => outcome.notes.push(format!(
+                    "the live heap is not known, for {why}; `cargo build --release -p benchmarks` \
+                     builds both"
                 )),
             }
         }
@@ -197,10 +197,30 @@ fn value(figure: Figure, before: &Readings, report: &Report, after: &Readings) -
     }
 }
 
-/// The program that counts is built beside this one.
-fn counting(program: &Path) -> Option<PathBuf> {
+/// How much older the program that counts may be than this one, which is linked after it or before it:
+/// beyond that it has been left behind by an earlier build, and would count in other code.
+const BUILT_TOGETHER: Duration = Duration::from_secs(120);
+
+/// The program that counts, which is built beside this one.
+///
+/// # Errors
+///
+/// Why there is none that belongs to this one, for people.
+fn counting(program: &Path) -> Result<PathBuf, String> {
     let counting = program.with_file_name(COUNTING);
-    counting.exists().then_some(counting)
+    let built = |program: &Path| program.metadata()?.modified();
+    let Ok(then) = built(&counting) else {
+        return Err(format!("there is no {COUNTING} beside this program"));
+    };
+    let age = built(program)
+        .ok()
+        .and_then(|now| now.duration_since(then).ok());
+    match age {
+        Some(age) if age > BUILT_TOGETHER => Err(format!(
+            "the {COUNTING} beside this program is of an earlier build"
+        )),
+        _ => Ok(counting),
+    }
 }
 
 fn parse<T>(line: &str) -> io::Result<T>

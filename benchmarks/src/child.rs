@@ -93,11 +93,13 @@ impl Child {
                     left -= every;
                     meanwhile(self)?;
                 }
-                Err(_) => {
-                    return Err(match self.process.try_wait() {
-                        Ok(Some(status)) => self.complaint(&format!("ended early, {status}")),
-                        _ => self.complaint(&format!("said nothing for {patience:?}")),
-                    });
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(self.complaint(&format!("said nothing for {patience:?}")));
+                }
+                // It has closed its output, which it does when it ends.
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.process.wait()?;
+                    return Err(self.complaint(&format!("ended early, {status}")));
                 }
             }
         }

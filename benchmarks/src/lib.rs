@@ -128,7 +128,10 @@ fn replace(
     file: &File,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    file.set_len(0)?;
+    // A pipe or a terminal has no length.
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
     let mut out = BufWriter::new(file);
     write(&mut out)?;
     out.flush()
