@@ -220,7 +220,7 @@ impl ReceiveBuffer {
     }
 
     /// Whether what is read next belongs to a large message, as far as one can know.
-    fn is_large(&self) -> bool {
+    pub(super) fn is_large(&self) -> bool {
         self.skip == 0 && (self.large || self.need > LARGE)
     }
 
@@ -314,7 +314,13 @@ impl ReceiveBuffer {
             let old = self.move_to(Buffer::with_capacity(self.allocated));
             memory::give_receive_buffer(old);
         } else {
-            self.reserve(step.min(chunk.max(len)));
+            // Once reads have filled what one may take, there is to be room for another behind the
+            // beginning of a message.
+            let more = match self.chunk < chunk {
+                true => step.min(chunk.max(len)),
+                false => step.max(2 * chunk),
+            };
+            self.reserve(more);
         }
     }
 

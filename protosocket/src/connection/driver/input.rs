@@ -24,6 +24,9 @@ use crate::{
 /// see that the peer has gone, in bytes.
 const READ_AHEAD: usize = 16 * 1024;
 
+/// The least that is read of large messages once a poll has read some, in bytes.
+const LEAST_STEP: usize = 64 * 1024;
+
 impl<S, R> Driver<S, R>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -212,8 +215,12 @@ where
     /// Read once. Whether anything came, the end of the input included.
     fn read(&mut self, cx: &mut Context<'_>, work: &mut Work, limit: usize) -> bool {
         let weight = self.receive.weight();
-        let limit = limit.min(work.bytes / weight);
-        if limit == 0 || !self.spend_io(work) {
+        let left = work.bytes / weight;
+        // What is left of a large step is too little for another: it would be read and answered in a
+        // piece of its own, for which the peer is woken once more.
+        let is_rest = work.bytes < BYTES_PER_POLL && left < LEAST_STEP && self.receive.is_large();
+        let limit = limit.min(left);
+        if limit == 0 || is_rest || !self.spend_io(work) {
             work.exhausted = true;
             return false;
         }
