@@ -162,7 +162,7 @@ fn a_server_that_loses_an_answer_is_caught() {
     );
 }
 
-/// 8 MiB in one allocation, which the number of allocations does not show.
+/// Memory in one allocation, which the number of allocations does not show.
 #[test]
 fn a_server_that_hoards_memory_is_caught_behind_a_flood() {
     let (_, report) = report("hoard", &["flood", "--sabotage", "hoard"]);

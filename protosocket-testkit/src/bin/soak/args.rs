@@ -46,7 +46,7 @@ pub(crate) enum Form {
 pub(crate) enum Sabotage {
     /// Every connection leaves an allocation behind.
     Leak,
-    /// A connection behind the warm-up leaves 8 MiB behind, in one allocation.
+    /// A connection behind the warm-up leaves some MiB behind, in one allocation.
     Hoard,
     /// Every tenth connection leaves a descriptor behind.
     Clutch,

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use crate::args::Sabotage;
 use crate::ledger::Ledger;
 use crate::protocol::{MAX_PAYLOAD, Operation, Request, answer};
+use crate::verdict::KEPT_BY_THREADS;
 
 /// Of so many echoes, one is not answered under [`Sabotage::Lose`], and is the last under
 /// [`Sabotage::Die`].
@@ -33,8 +34,9 @@ const STALL_PERIOD: Duration = Duration::from_millis(500);
 /// which takes 118 in `flood`, and before its end, which is beyond 180.
 const HOARDING: u64 = 150;
 
-/// What it leaves behind, in bytes.
-const HOARD: usize = 8 << 20;
+/// What it leaves behind, in bytes: more than threads may keep for themselves, which is in what they
+/// held before.
+const HOARD: usize = 2 * KEPT_BY_THREADS as usize;
 
 pub(crate) type Codec = LengthDelimitedCodec<U32, PooledBuffer>;
 
