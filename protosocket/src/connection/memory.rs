@@ -20,6 +20,9 @@ pub(super) const LARGE: usize = 16 * 1024;
 /// connection inside its own poll.
 const SPARE: usize = 2;
 
+/// How many buffers for large messages a thread keeps.
+const RECEIVE_SPARES: usize = 4;
+
 /// How much memory for large messages a thread keeps, in bytes: enough for one of 1 MiB that
 /// arrives, one that is answered, and two whose answers are being written.
 const RECEIVE_SPARE: usize = 4 * (1024 + 64) * 1024;
@@ -160,7 +163,7 @@ pub(super) fn give_receive_buffer(mut buffer: Buffer) {
         let spares = &mut memory.receive_buffers;
         spares.push(buffer);
         let mut held: usize = spares.iter().map(|spare| spare.allocated).sum();
-        while held > RECEIVE_SPARE {
+        while held > RECEIVE_SPARE || spares.len() > RECEIVE_SPARES {
             held -= spares.remove(0).allocated;
         }
     });
