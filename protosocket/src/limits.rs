@@ -169,9 +169,9 @@ impl Limits {
         self
     }
 
-    /// How much a connection whose messages are larger than 16 KiB reads at once, in bytes. It
-    /// begins with 16 KiB and doubles up to this while reads fill it. Connections of small
-    /// messages, and idle ones, hold no such buffer.
+    /// How much a connection whose messages are larger than 16 KiB reads at once, in bytes, and up
+    /// to an eighth more to the end of a message. It begins with 16 KiB and doubles up to this
+    /// while reads fill it. Connections of small messages, and idle ones, hold no such buffer.
     #[must_use]
     pub fn receive_chunk(mut self, bytes: usize) -> Self {
         self.receive_chunk = bytes;

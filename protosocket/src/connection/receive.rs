@@ -36,8 +36,9 @@ pub(super) struct ReceiveBuffer {
     need: usize,
     /// Bytes to be discarded before anything else is decoded.
     skip: u64,
-    /// The last message was large, so the next one probably is.
-    large: bool,
+    /// The size of the last message if it was large, in bytes, and otherwise 0: the next one is
+    /// probably like it.
+    last_large: usize,
     /// How much to move over next, while the length of a message is unknown.
     top_up: usize,
     /// How much to read at once into `kept`; grows while reads fill it.
@@ -53,13 +54,39 @@ pub(super) struct ReceiveBuffer {
     completed_by_end: bool,
 }
 
-/// How much one read may take.
+/// How much one read may take, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadSizes {
-    /// In all, in bytes.
+    /// Never more than this.
     pub(super) limit: usize,
-    /// Into the buffer of a connection of large messages, in bytes, until one is larger than that.
+    /// What is left of the poll's share. The end of a large message may lie somewhat behind it.
+    pub(super) share: usize,
+    /// Of large messages at once, until one is larger than that.
     pub(super) chunk: usize,
+}
+
+impl ReadSizes {
+    /// How much to read of large messages like the `last` one, of which the first lacks `missing`
+    /// bytes and the others have not begun.
+    ///
+    /// A read that ends with a message leaves no beginning of another, which would have to be moved
+    /// to where there is room for its rest.
+    fn whole_messages(&self, missing: usize, last: usize) -> usize {
+        let step = self.chunk.max(LARGE).min(self.share);
+        let size = match most(step).checked_sub(missing) {
+            None => missing.min(most(self.share)),
+            Some(room) => match room.checked_div(last) {
+                None => missing.max(step),
+                Some(count) => missing + count * last,
+            },
+        };
+        size.min(self.limit)
+    }
+}
+
+/// How far a step may be exceeded to reach the end of a message.
+fn most(step: usize) -> usize {
+    step + step / 8
 }
 
 /// What came of decoding once.
@@ -213,7 +240,7 @@ impl ReceiveBuffer {
     /// caches while others have their turn.
     pub(super) fn weight(&self) -> usize {
         match self.is_large() {
-            true if self.need > HUGE => 1,
+            true if self.need.max(self.last_large) > HUGE => 1,
             true => 4,
             false => 8,
         }
@@ -221,10 +248,16 @@ impl ReceiveBuffer {
 
     /// Whether what is read next belongs to a large message, as far as one can know.
     pub(super) fn is_large(&self) -> bool {
-        self.skip == 0 && (self.large || self.need > LARGE)
+        self.skip == 0 && (self.last_large > 0 || self.need > LARGE)
     }
 
-    /// Read once, at most `limit` bytes; 0 means that the input has ended.
+    /// Whether the next message is probably a large one, of which nothing has arrived and `share`
+    /// does not reach the end.
+    pub(super) fn begins_beyond(&self, share: usize) -> bool {
+        self.is_large() && self.kept.is_empty() && self.last_large > most(share)
+    }
+
+    /// Read once, as much as `sizes` say; 0 means that the input has ended.
     ///
     /// The scratch must have been decoded or kept before.
     pub(super) fn poll_read<S: AsyncRead + Unpin>(
@@ -239,7 +272,7 @@ impl ReceiveBuffer {
         if self.is_large() {
             return self.poll_read_kept(stream, sizes, cx);
         }
-        scratch.poll_read(stream, sizes.limit, cx)
+        scratch.poll_read(stream, sizes.limit.min(sizes.share), cx)
     }
 
     /// Read behind what is kept, into memory that grows with what has arrived.
@@ -249,79 +282,54 @@ impl ReceiveBuffer {
         sizes: ReadSizes,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let ReadSizes { limit, chunk } = sizes;
-        self.make_room(limit, chunk);
-        let len = self.kept.len();
-        let spare = limit.min(chunk.max(LARGE)).min(self.kept.capacity() - len);
+        let missing = match self.need.saturating_sub(self.kept.len()) {
+            0 => self.last_large.max(1),
+            missing => missing,
+        };
+        let size = sizes.whole_messages(missing, self.last_large);
+        self.make_room(size, missing, sizes.chunk.max(LARGE));
+        let spare = size.min(self.kept.capacity() - self.kept.len());
         debug_assert!(spare > 0, "a read into nothing would look like the end");
         let mut target = (&mut self.kept).limit(spare);
         let stream = Pin::new(stream);
         let count = ready!(tokio_util::io::poll_read_buf(stream, cx, &mut target))?;
         if count == spare {
-            self.chunk = (self.chunk.max(LARGE) * 2).min(chunk);
+            self.chunk = (self.chunk.max(LARGE) * 2).min(sizes.chunk);
         }
         Poll::Ready(Ok(count))
     }
 
-    /// Make room behind what is kept: for the rest of the message if its memory is there already,
-    /// and otherwise for as much as may be.
-    fn make_room(&mut self, limit: usize, chunk: usize) {
-        let (len, chunk) = (self.kept.len(), chunk.max(LARGE));
-        let step = self.chunk.clamp(LARGE, chunk);
-        let missing = match self.need.saturating_sub(len) {
-            0 => LARGE,
-            missing => missing,
-        };
-        let wish = len + missing.max(step.min(limit));
+    /// Make room behind what is kept for the next `size` bytes, if there is memory for them, and
+    /// otherwise for as much as may be. The message that has begun lacks `missing` bytes.
+    fn make_room(&mut self, size: usize, missing: usize, chunk: usize) {
+        let len = self.kept.len();
+        let wish = len + size;
         if self.kept.capacity() >= wish {
             return;
         }
         // Memory that is freed and taken anew for each message costs more than all else about it,
-        // because the system has to map its pages again: so the buffer is used from its front, if
-        // its messages have left, or a spare one.
-        let own = wish.min(self.allocated);
-        let capacity = self.kept.capacity();
-        let is_worth_moving = capacity < own && (len <= own / 4 || capacity < self.need);
-        let is_shared = is_worth_moving && !self.kept.try_reclaim(own - len);
-        if self.kept.capacity() >= wish {
-            return;
-        }
-        let has_none = self.kept.capacity() == 0;
+        // because the system has to map its pages again.
         if !self.is_slow
-            && (is_shared || has_none || self.kept.capacity() < self.need)
             && let Some(spare) = memory::take_receive_buffer(wish)
         {
             let old = self.move_to(spare);
-            // Otherwise it was too small for a message.
-            if is_shared {
-                memory::give_receive_buffer(old);
-            }
+            memory::give_receive_buffer(old);
             return;
         }
         if self.kept.capacity() - len >= missing.min(LARGE) {
             return;
         }
         // LIMIT: as much again as has arrived, or what the last reads have filled.
-        let step = len.max(step);
+        let step = len.max(self.chunk.clamp(LARGE, chunk));
         if self.need > len.max(chunk) && missing <= step && !self.fitted {
             // The rest of the message fits: make room for exactly it, not for a doubling. Once
             // for a message: a decoder that does not know the length asks for one byte more
             // each time, and would have all of them moved for each.
             self.fitted = true;
             drop(self.move_to(Buffer::with_capacity(self.need)));
-        } else if is_shared && own - len >= missing.min(LARGE) {
-            // One like it, so that the two take turns.
-            let old = self.move_to(Buffer::with_capacity(self.allocated));
-            memory::give_receive_buffer(old);
-        } else {
-            // Once reads have filled what one may take, there is to be room for another behind the
-            // beginning of a message.
-            let more = match self.chunk < chunk {
-                true => step.min(chunk.max(len)),
-                false => step.max(2 * chunk),
-            };
-            self.reserve(more);
+            return;
         }
+        self.reserve(most(step).min(size.max(len)));
     }
 
     /// Make room for so many bytes more, in the memory that is there or in more.
@@ -543,7 +551,7 @@ impl ReceiveBuffer {
         self.need = 0;
         self.inside = false;
         self.is_slow = false;
-        self.large = consumed > LARGE;
+        self.last_large = if consumed > LARGE { consumed } else { 0 };
     }
 
     /// The input has ended and nothing more can be decoded: what does the decoder make of that?

@@ -24,9 +24,6 @@ use crate::{
 /// see that the peer has gone, in bytes.
 const READ_AHEAD: usize = 16 * 1024;
 
-/// The least that is read of large messages once a poll has read some, in bytes.
-const LEAST_STEP: usize = 64 * 1024;
-
 impl<S, R> Driver<S, R>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -42,7 +39,7 @@ where
             if !more || has_read || self.input_ended {
                 break;
             }
-            if !self.read(cx, work, BYTES_PER_POLL) {
+            if !self.read(cx, work, usize::MAX) {
                 break;
             }
             has_read = true;
@@ -216,16 +213,16 @@ where
     fn read(&mut self, cx: &mut Context<'_>, work: &mut Work, limit: usize) -> bool {
         let weight = self.receive.weight();
         let left = work.bytes / weight;
-        // What is left of a large step is too little for another: it would be read and answered in a
-        // piece of its own, for which the peer is woken once more.
-        let is_rest = work.bytes < BYTES_PER_POLL && left < LEAST_STEP && self.receive.is_large();
-        let limit = limit.min(left);
-        if limit == 0 || is_rest || !self.spend_io(work) {
+        // What is left of the share is too little for another large message: it would be read in two
+        // pieces, of which the first would have to be moved.
+        let is_rest = work.bytes < BYTES_PER_POLL && self.receive.begins_beyond(left);
+        if limit == 0 || left == 0 || is_rest || !self.spend_io(work) {
             work.exhausted = true;
             return false;
         }
         let sizes = ReadSizes {
             limit,
+            share: left,
             chunk: self.config.limits().receive_chunk,
         };
         let stream = &mut self.stream.stream;
@@ -235,7 +232,7 @@ where
                 true
             }
             Poll::Ready(Ok(count)) => {
-                work.bytes -= weight * count.min(limit);
+                work.bytes = work.bytes.saturating_sub(weight * count);
                 self.stats.bytes_in += count as u64;
                 work.dry = false;
                 true

@@ -33,7 +33,7 @@ use crate::{
 
 /// Bytes that one poll reads before it lets other tasks run, each as often as it
 /// [weighs](ReceiveBuffer::weight): 128 KiB of small messages, 256 KiB of large ones, and 1 MiB of
-/// a huge one.
+/// a huge one. The end of a large message may lie up to an eighth behind that.
 const BYTES_PER_POLL: usize = 8 * memory::SCRATCH;
 
 /// Messages that are decoded, or pulled, before what they caused is written.
