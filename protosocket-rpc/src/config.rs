@@ -1,0 +1,72 @@
+use protosocket::ConfigError;
+
+/// Configures the calls of a server's connections.
+///
+/// | setting | default | why |
+/// |---|---|---|
+/// | [`max_concurrent_rpcs`](Self::max_concurrent_rpcs) | 4,096 | as many as there may be answers in a send buffer ([`SendLimits::DEFAULT`](protosocket::SendLimits::DEFAULT)) |
+///
+/// Sizes, deadlines and the number of connections are those of the server that they come in
+/// through, such as `ProtosocketServerConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpcServerConfig {
+    max_concurrent_rpcs: usize,
+}
+
+impl RpcServerConfig {
+    /// How many rpcs of one connection may be under way at a time.
+    ///
+    /// At the limit, while rpcs wait for room to send or for their turn, the connection's input
+    /// pauses until each of them has had one. If all of them are really running, a further call is
+    /// refused: its client is sent a cancellation.
+    ///
+    /// It bounds memory together with `max_message_size`: each rpc may hold a request of that size.
+    #[must_use]
+    pub fn max_concurrent_rpcs(mut self, rpcs: usize) -> Self {
+        self.max_concurrent_rpcs = rpcs;
+        self
+    }
+
+    /// The limit on rpcs of one connection.
+    pub fn concurrent_rpcs(&self) -> usize {
+        self.max_concurrent_rpcs
+    }
+
+    /// Refuse what cannot work.
+    ///
+    /// # Errors
+    /// The caller is to blame: a limit of zero, or one that slots cannot be numbered up to.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        match self.max_concurrent_rpcs {
+            0 => Err(ConfigError::zero("max_concurrent_rpcs")),
+            rpcs if u32::try_from(rpcs).is_err() => Err(ConfigError::new(
+                "max_concurrent_rpcs",
+                "is above 4,294,967,295, which no memory has room for",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for RpcServerConfig {
+    fn default() -> Self {
+        Self {
+            max_concurrent_rpcs: 4096,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        assert_eq!(RpcServerConfig::default().validate(), Ok(()));
+        for rpcs in [0, usize::MAX] {
+            let config = RpcServerConfig::default().max_concurrent_rpcs(rpcs);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with("max_concurrent_rpcs"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    ops::ControlFlow,
+    pin::pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use protosocket::{
+    CloseReason, ConfigError, ConnectionStats, EncodeError, InputPolicy, MessageReactor,
+    ReactorContext, ReactorStatus, SendError,
+};
+
+use super::{
+    ConnectionService, RpcStats,
+    rpcs::{Rpcs, Turn},
+};
+use crate::{Message, ProtosocketControlCode, RpcServerConfig};
+
+/// Turns of rpcs before the connection writes, reads, or lets other tasks run: as many as it decodes
+/// messages before it writes.
+const TURNS: usize = 512;
+
+/// Serves the calls of one connection with a [`ConnectionService`].
+///
+/// Servers make it with an [`RpcConnector`](super::RpcConnector); it serves any other connection as
+/// well. Nothing comes through its connection's channel.
+pub struct RpcReactor<S: ConnectionService> {
+    service: S,
+    rpcs: Rpcs<S::UnaryFutureType, S::StreamType>,
+    max_rpcs: usize,
+    stats: RpcStats,
+}
+
+/// What a reactor sends and encodes with.
+type Answers<'a, S> = ReactorContext<'a, <S as ConnectionService>::Codec>;
+
+impl<S: ConnectionService> RpcReactor<S> {
+    /// Serve the calls of one connection with `service`.
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub fn new(service: S, config: &RpcServerConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self::over(service, config))
+    }
+
+    /// As [`new`](Self::new), with a configuration that is known to work.
+    pub(super) fn over(service: S, config: &RpcServerConfig) -> Self {
+        Self {
+            service,
+            rpcs: Rpcs::new(),
+            max_rpcs: config.concurrent_rpcs(),
+            stats: RpcStats::default(),
+        }
+    }
+
+    /// Begin an rpc, and answer at once if it is ready.
+    #[inline]
+    fn begin(
+        &mut self,
+        context: &mut Answers<'_, S>,
+        id: u64,
+        request: S::Request,
+    ) -> ReactorStatus {
+        if self.rpcs.contains(id) {
+            return self.collide(context, id);
+        }
+        if self.rpcs.len() >= self.max_rpcs {
+            self.stats.refused += 1;
+            tracing::debug!(
+                id,
+                limit = self.max_rpcs,
+                "refused a call: max_concurrent_rpcs are running"
+            );
+            return self.cancel(context, id);
+        }
+        let has_room = !context.room().is_empty();
+        let service = &mut self.service;
+        let turn = self.rpcs.start(id, has_room, || service.new_rpc(request));
+        self.stats.started += 1;
+        self.answer(context, id, turn)
+    }
+
+    /// An id is used again whose call is running: nothing can be answered without guessing which of
+    /// them it is for.
+    #[cold]
+    fn collide(&mut self, context: &mut Answers<'_, S>, id: u64) -> ReactorStatus {
+        tracing::debug!(id, "cancelled a call, because another came with its id");
+        self.rpcs.remove(id);
+        self.stats.collided += 1;
+        self.cancel(context, id)
+    }
+
+    /// Send what came of an rpc's turn.
+    #[inline]
+    fn answer(
+        &mut self,
+        context: &mut Answers<'_, S>,
+        id: u64,
+        turn: Turn<S::Response>,
+    ) -> ReactorStatus {
+        let (sent, is_last) = match turn {
+            Turn::Pending => return ReactorStatus::Continue,
+            Turn::Item(mut item) => {
+                item.set_message_id(id);
+                (context.send(item), false)
+            }
+            Turn::Last(mut response) => {
+                response.set_message_id(id);
+                (context.send(response), true)
+            }
+            Turn::Ended => (context.send(S::Response::ended(id)), true),
+            Turn::Rejected => {
+                self.stats.rejected += 1;
+                return self.cancel(context, id);
+            }
+            Turn::Panicked => {
+                self.stats.failed += 1;
+                return self.cancel(context, id);
+            }
+        };
+        match sent {
+            Ok(()) => {
+                self.stats.finished += u64::from(is_last);
+                ReactorStatus::Continue
+            }
+            Err(error) => self.on_unsent(context, id, error),
+        }
+    }
+
+    /// A response was not sent.
+    #[cold]
+    fn on_unsent(
+        &mut self,
+        context: &mut Answers<'_, S>,
+        id: u64,
+        error: SendError<S::Response>,
+    ) -> ReactorStatus {
+        self.rpcs.remove(id);
+        self.stats.failed += 1;
+        match error {
+            // This one cannot be said to the client. The others can.
+            SendError::Encode(error) if !matches!(error, EncodeError::Shrunk(_)) => {
+                tracing::debug!(id, %error, "cancelled a call, because its response cannot be encoded");
+                self.cancel(context, id)
+            }
+            error => context.fail(error),
+        }
+    }
+
+    /// Tell the client that nothing more comes for `id`.
+    ///
+    /// There is room: messages are taken only while there is some in the reserve.
+    fn cancel(&mut self, context: &mut Answers<'_, S>, id: u64) -> ReactorStatus {
+        match context.send_control(S::Response::cancelled(id)) {
+            Ok(()) => ReactorStatus::Continue,
+            Err(error) => context.fail(error),
+        }
+    }
+
+    /// Drop what can no longer be answered.
+    fn abandon(&mut self) {
+        self.stats.abandoned += self.rpcs.clear() as u64;
+    }
+}
+
+impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
+    type Codec = S::Codec;
+    type Inbound = S::Request;
+    type Outbound = S::Response;
+    type LogicalOutbound = Infallible;
+
+    #[inline]
+    fn on_inbound_message(
+        &mut self,
+        context: &mut Answers<'_, S>,
+        message: S::Request,
+    ) -> ReactorStatus {
+        self.rpcs.forget_turns();
+        let id = message.message_id();
+        match message.control_code() {
+            ProtosocketControlCode::Normal => return self.begin(context, id, message),
+            ProtosocketControlCode::Cancel if self.rpcs.remove(id) => self.stats.cancelled += 1,
+            // A cancellation may be late, and the end of a request has nothing to end.
+            ProtosocketControlCode::Cancel | ProtosocketControlCode::End => self.stats.ignored += 1,
+            ProtosocketControlCode::Unknown(code) => {
+                self.stats.unknown_codes += 1;
+                tracing::debug!(id, code, "a message with an unknown control code");
+                if !self.rpcs.contains(id) {
+                    // Whoever sent it may wait for an answer.
+                    return self.cancel(context, id);
+                }
+            }
+        }
+        ReactorStatus::Continue
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        _context: &mut Answers<'_, S>,
+        message: Infallible,
+    ) -> Result<(), SendError<S::Response>> {
+        match message {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, _context: &mut Answers<'_, S>) -> ReactorStatus {
+        match self.service.poll(cx) {
+            ControlFlow::Continue(()) => ReactorStatus::Continue,
+            ControlFlow::Break(()) => ReactorStatus::Disconnect,
+        }
+    }
+
+    fn poll_outbound_many(
+        &mut self,
+        cx: &mut Context<'_>,
+        context: &mut Answers<'_, S>,
+    ) -> Poll<Option<()>> {
+        self.rpcs.disarm();
+        let mut has_sent = false;
+        for _ in 0..TURNS {
+            if context.room().is_empty() {
+                return Poll::Ready(Some(()));
+            }
+            let Some((id, turn)) = self.rpcs.take_turn() else {
+                if has_sent {
+                    return Poll::Ready(Some(()));
+                }
+                if self.rpcs.is_empty() {
+                    return Poll::Ready(None);
+                }
+                if self.rpcs.arm(cx) {
+                    return Poll::Pending;
+                }
+                continue;
+            };
+            has_sent |= !matches!(turn, Turn::Pending);
+            if self.answer(context, id, turn) != ReactorStatus::Continue {
+                // What failed is known to the context.
+                return Poll::Ready(Some(()));
+            }
+        }
+        if !has_sent {
+            // LIMIT: rpcs that wake each other, or themselves, and get nowhere must not hold the
+            // thread. Waking the task at once would keep the runtime from looking for I/O.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(()))
+    }
+
+    /// The connection is ending: what still runs has nobody left to answer to.
+    fn send_rest(&mut self, _context: &mut Answers<'_, S>, _reason: &CloseReason) -> bool {
+        self.abandon();
+        false
+    }
+
+    #[inline]
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        // LIMIT: those that wait for room, or for their turn, are given it before another call is
+        // taken. They need no waker for that: with room they get on in this poll, and room makes
+        // itself heard.
+        if self.rpcs.len() < self.max_rpcs || self.rpcs.had_turns() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        // What was given up at the end was not answered either.
+        self.rpcs.len() + self.stats.abandoned as usize
+    }
+
+    fn input_policy(&self) -> InputPolicy {
+        InputPolicy::Multiplexing
+    }
+
+    fn on_drain(&mut self, _context: &mut Answers<'_, S>, deadline: Instant) -> ReactorStatus {
+        self.service.on_drain(deadline);
+        ReactorStatus::Continue
+    }
+
+    fn on_end(&mut self, reason: &CloseReason, _stats: &ConnectionStats) {
+        self.abandon();
+        let stats = &self.stats;
+        let panics = self.rpcs.panics();
+        tracing::debug!(?stats, panics, "what the calls of a connection came to");
+        self.service.on_end(reason, stats);
+    }
+}
+
+impl<S: ConnectionService> fmt::Debug for RpcReactor<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcReactor")
+            .field("running", &self.rpcs.len())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
