@@ -1,4 +1,4 @@
-use std::convert::Infallible;
+use std::{convert::Infallible, fmt};
 
 use protosocket::{ConfigError, Sender, SocketListener};
 use protosocket_server::{ProtosocketServer, ServerConnection, ServerConnector};
@@ -17,7 +17,6 @@ pub type SocketRpcServer<S> = ProtosocketServer<RpcConnector<S>>;
 /// Limits on connections, deadlines, handshakes, drain and socket options are those of
 /// `protosocket_server::ProtosocketServerConfig`:
 /// `config.bind_tcp(address, RpcConnector::new(service))`.
-#[derive(Debug)]
 pub struct RpcConnector<S> {
     service: S,
     config: RpcServerConfig,
@@ -61,5 +60,13 @@ impl<S: SocketService> ServerConnector for RpcConnector<S> {
 
     fn spawn_connection(&self, connection: ServerConnection<Self>) {
         self.service.spawn_connection(connection);
+    }
+}
+
+impl<S> fmt::Debug for RpcConnector<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcConnector")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }

@@ -76,9 +76,10 @@ impl<S: ConnectionService> RpcReactor<S> {
             );
             return self.cancel(context, id);
         }
-        let has_room = !context.room().is_empty();
+        // Those that wait come first.
+        let is_next = !self.rpcs.have_turns() && !context.room().is_empty();
         let service = &mut self.service;
-        let turn = self.rpcs.start(id, has_room, || service.new_rpc(request));
+        let turn = self.rpcs.start(id, is_next, || service.new_rpc(request));
         self.stats.started += 1;
         self.answer(context, id, turn)
     }

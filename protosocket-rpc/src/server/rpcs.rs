@@ -17,8 +17,8 @@ use crate::{Message, ProtosocketControlCode};
 /// The rpcs of one connection.
 ///
 /// ```text
-/// start ─▶ polled at once, if there is room ─▶ ended: its slot was never taken
-///            │ pending, or more to come
+/// start ─▶ polled at once, if it is next and there is room ─▶ ended: its slot was never taken
+///            │ not next, pending, or more to come
 ///            ▼
 ///          in a slot ◀──────────┐
 ///            │ woken, or an item│was sent
@@ -120,13 +120,18 @@ where
         self.panics
     }
 
-    /// Begin what `make` makes, under an id that no other has, and poll it if there is room for what
-    /// comes of that.
+    /// Whether there are some that wait for their turn.
+    #[inline]
+    pub(super) fn have_turns(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Begin what `make` makes, under an id that no other has, and poll it at once if it `is_next`.
     #[inline]
     pub(super) fn start(
         &mut self,
         id: u64,
-        has_room: bool,
+        is_next: bool,
         make: impl FnOnce() -> RpcKind<U, S>,
     ) -> Turn<M> {
         self.disarm();
@@ -146,7 +151,7 @@ where
                 }
             };
             slot.rpc.set(Some(rpc));
-            turn = match has_room {
+            turn = match is_next {
                 true => slot.poll(),
                 false => Turn::Pending,
             };
@@ -159,7 +164,7 @@ where
         }
         if !turn.is_last() {
             self.keep(id, index);
-            if !has_room || matches!(turn, Turn::Item(_)) {
+            if !is_next || matches!(turn, Turn::Item(_)) {
                 self.enqueue(index);
             }
         }

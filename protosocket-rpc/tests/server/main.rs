@@ -1,0 +1,17 @@
+//! The server's side of calls, on streams that never wake by themselves and a clock that stands still.
+
+mod common;
+
+mod bad_input;
+mod cancellation;
+mod ends;
+mod fairness;
+mod ids;
+mod limits;
+mod panics;
+mod room;
+mod server;
+mod spawned;
+mod streaming;
+mod unary;
+mod wakes;
