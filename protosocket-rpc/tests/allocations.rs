@@ -95,9 +95,9 @@ impl Encoder for Numbers {
     }
 }
 
-/// Requests with different ids, as many as may be in flight.
-fn requests() -> Vec<u8> {
-    (1..=IDS as u64)
+/// Requests with different ids.
+fn requests(count: usize) -> Vec<u8> {
+    (1..=count as u64)
         .flat_map(|id| {
             let mut bytes = [0; SIZE];
             bytes[..8].copy_from_slice(&id.to_be_bytes());
@@ -106,7 +106,7 @@ fn requests() -> Vec<u8> {
         .collect()
 }
 
-/// What a connection reads at once.
+/// Requests that a connection reads at once.
 const IDS: usize = 1024;
 
 #[derive(Clone, Copy)]
@@ -197,7 +197,12 @@ struct Busy {
 
 impl Busy {
     fn new(kind: Kind) -> Self {
-        let (stream, peer) = repeating_stream(&requests());
+        Self::over(IDS, kind)
+    }
+
+    /// With a peer that sends so many requests with different ids, again and again.
+    fn over(ids: usize, kind: Kind) -> Self {
+        let (stream, peer) = repeating_stream(&requests(ids));
         let (_, receiver) = channel::<Infallible>(1);
         let config = ConnectionConfig::server(Limits::server())
             .expect("the defaults are valid")
@@ -211,13 +216,106 @@ impl Busy {
         }
     }
 
-    /// Let `count` requests arrive.
-    fn receive(&mut self, count: usize) {
-        self.peer.send(count);
+    /// Let all requests arrive so many times.
+    fn receive(&mut self, times: usize) {
+        self.peer.send(times);
         let waker = Waker::from(self.flag.clone());
         let mut cx = Context::from_waker(&waker);
         while self.flag.0.swap(false, Ordering::Relaxed) {
             assert!(Pin::new(&mut self.connection).poll(&mut cx).is_pending());
         }
     }
+}
+
+/// How often `work` allocates, growing a buffer included.
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATOR.stats();
+    work();
+    let after = ALLOCATOR.stats();
+    after.allocations + after.reallocations - before.allocations - before.reallocations
+}
+
+/// Run the test `name`: calls of this kind, each of which is answered with so many messages, and none
+/// of which may allocate.
+fn expect_none(name: &str, kind: Kind, answers: usize) {
+    const FEW: usize = 2;
+    alone(name, || {
+        let mut busy = Busy::new(kind);
+        let mut allocated = |batches: usize| {
+            let written = busy.peer.written();
+            let allocated = allocations(|| {
+                for _ in 0..batches {
+                    busy.receive(1);
+                }
+            });
+            let written = busy.peer.written() - written;
+            assert_eq!(written, batches * IDS * SIZE * answers);
+            allocated
+        };
+        // Slots, queues and buffers grow until they hold what is in flight at once.
+        allocated(10 * FEW);
+        // The thread that has started this one may allocate in the beginning.
+        let rounds: Vec<_> = (0..10)
+            .map(|_| [allocated(FEW), allocated(10 * FEW)])
+            .collect();
+        assert!(
+            rounds.contains(&[0, 0]),
+            "allocations in {FEW} batches and in ten times as many: {rounds:?}"
+        );
+    });
+}
+
+#[test]
+fn ready_calls_allocate_nothing() {
+    expect_none("ready_calls_allocate_nothing", Kind::Ready, 1);
+}
+
+#[test]
+fn calls_that_are_pending_once_allocate_nothing() {
+    let name = "calls_that_are_pending_once_allocate_nothing";
+    expect_none(name, Kind::Pending(1), 1);
+}
+
+#[test]
+fn streams_allocate_nothing() {
+    expect_none("streams_allocate_nothing", Kind::Stream(3), 4);
+}
+
+/// A counter that counts nothing would find nothing.
+#[test]
+fn an_allocation_is_counted() {
+    alone("an_allocation_is_counted", || {
+        let allocated = allocations(|| drop(std::hint::black_box(Box::new(7))));
+        assert_eq!(allocated, 1);
+    });
+}
+
+/// What is allocated and not freed, in bytes.
+fn live() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+#[test]
+fn calls_that_never_finish_hold_a_bounded_amount_of_memory() {
+    let name = "calls_that_never_finish_hold_a_bounded_amount_of_memory";
+    alone(name, || {
+        // The same ids again: half of the calls end the other half. Different ids: up to the limit.
+        let mut busy = Busy::new(Kind::Never);
+        busy.receive(10);
+        let held = live();
+        busy.receive(1000);
+        assert!(live() <= held, "{} bytes more", live() - held);
+
+        drop(busy);
+        let before = live();
+        let mut busy = Busy::over(100 * IDS, Kind::Never);
+        busy.receive(1);
+        let stats = busy.connection.stats();
+        assert_eq!(stats.messages_in, 100 * IDS as u64);
+        assert_eq!(stats.unanswered, 4096);
+        // The stream has its bytes twice.
+        let held = live() - before - 2 * 100 * IDS * SIZE;
+        assert!(held < 4096 * 512, "{held} bytes for 4,096 calls");
+    });
 }
