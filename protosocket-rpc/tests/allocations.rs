@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use bytes::Buf;
@@ -193,6 +194,7 @@ struct Busy {
     connection: Connection<RepeatingStream, RpcReactor<Service>>,
     peer: Repeater,
     flag: Arc<Flag>,
+    clock: ManualClock,
 }
 
 impl Busy {
@@ -204,21 +206,27 @@ impl Busy {
     fn over(ids: usize, kind: Kind) -> Self {
         let (stream, peer) = repeating_stream(&requests(ids));
         let (_, receiver) = channel::<Infallible>(1);
+        let clock = ManualClock::new();
         let config = ConnectionConfig::server(Limits::server())
             .expect("the defaults are valid")
-            .with_clock(Arc::new(ManualClock::new()));
+            .with_clock(Arc::new(clock.clone()));
         let reactor = RpcReactor::new(Service(kind), &RpcServerConfig::default());
         let reactor = reactor.expect("the defaults are valid");
         Self {
             connection: Connection::new(stream, Numbers, reactor, receiver, &config),
             peer,
             flag: Arc::new(Flag(AtomicBool::new(true))),
+            clock,
         }
     }
 
     /// Let all requests arrive so many times.
     fn receive(&mut self, times: usize) {
         self.peer.send(times);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
         let waker = Waker::from(self.flag.clone());
         let mut cx = Context::from_waker(&waker);
         while self.flag.0.swap(false, Ordering::Relaxed) {
@@ -317,5 +325,30 @@ fn calls_that_never_finish_hold_a_bounded_amount_of_memory() {
         // The stream has its bytes twice.
         let held = live() - before - 2 * 100 * IDS * SIZE;
         assert!(held < 4096 * 512, "{held} bytes for 4,096 calls");
+    });
+}
+
+#[test]
+fn an_idle_connection_gives_back_what_a_burst_took() {
+    let name = "an_idle_connection_gives_back_what_a_burst_took";
+    alone(name, || {
+        let mut busy = Busy::new(Kind::Pending(1));
+        // What a thread keeps for its connections is there.
+        Busy::new(Kind::Pending(1)).receive(1);
+        let before = live();
+        busy.receive(1);
+        assert_eq!(busy.connection.stats().messages_out, IDS as u64);
+        let burst = live() - before;
+        // The first time, because they were in use; the second, because they were not.
+        for _ in 0..2 {
+            assert!(live() - before >= burst);
+            busy.clock.advance(Duration::from_secs(10));
+            busy.settle();
+        }
+        let held = live() - before;
+        assert!(held < 2048 && held < burst / 10, "{held} bytes of {burst}");
+        // And it is as good as before.
+        busy.receive(1);
+        assert_eq!(busy.connection.stats().messages_out, 2 * IDS as u64);
     });
 }

@@ -1,8 +1,5 @@
 use std::{
-    collections::{
-        HashMap,
-        hash_map::{Entry, RandomState},
-    },
+    collections::{HashMap, hash_map::RandomState},
     hash::{BuildHasher, Hasher},
 };
 
@@ -39,16 +36,16 @@ impl Ids {
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<u32> {
-        match self.0.entry(id) {
-            Entry::Occupied(entry) => Some(entry.remove()),
-            Entry::Vacant(_) => None,
-        }
+        self.0.remove(&id)
     }
 
-    /// Forget all, and give the memory back.
     pub(super) fn clear(&mut self) {
         self.0.clear();
-        self.0.shrink_to_fit();
+    }
+
+    /// Give back the memory for more than so many.
+    pub(super) fn shrink_to(&mut self, ids: usize) {
+        self.0.shrink_to(ids);
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     ops::ControlFlow,
     pin::pin,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use protosocket::{
@@ -22,6 +22,10 @@ use crate::{Message, ProtosocketControlCode, RpcServerConfig};
 /// messages before it writes.
 const TURNS: usize = 512;
 
+/// How long a slot may stay unused before its memory is given back: longer than the pauses of a client
+/// that is called upon by people, and short beside the life of an idle connection.
+const TRIM_AFTER: Duration = Duration::from_secs(10);
+
 /// Serves the calls of one connection with a [`ConnectionService`].
 ///
 /// Servers make it with an [`RpcConnector`](super::RpcConnector); it serves any other connection as
@@ -31,6 +35,8 @@ pub struct RpcReactor<S: ConnectionService> {
     rpcs: Rpcs<S::UnaryFutureType, S::StreamType>,
     max_rpcs: usize,
     stats: RpcStats,
+    /// When unused slots are given back.
+    trim_at: Option<Instant>,
 }
 
 /// What a reactor sends and encodes with.
@@ -53,6 +59,7 @@ impl<S: ConnectionService> RpcReactor<S> {
             rpcs: Rpcs::new(),
             max_rpcs: config.concurrent_rpcs(),
             stats: RpcStats::default(),
+            trim_at: None,
         }
     }
 
@@ -95,7 +102,7 @@ impl<S: ConnectionService> RpcReactor<S> {
     }
 
     /// Send what came of an rpc's turn.
-    #[inline]
+    #[inline(always)]
     fn answer(
         &mut self,
         context: &mut Answers<'_, S>,
@@ -206,7 +213,10 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
         match message {}
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, _context: &mut Answers<'_, S>) -> ReactorStatus {
+    fn poll(&mut self, cx: &mut Context<'_>, context: &mut Answers<'_, S>) -> ReactorStatus {
+        if self.trim_at.is_none() && self.rpcs.has_spare_slots() {
+            self.trim_at = Some(context.now() + TRIM_AFTER);
+        }
         match self.service.poll(cx) {
             ControlFlow::Continue(()) => ReactorStatus::Continue,
             ControlFlow::Break(()) => ReactorStatus::Disconnect,
@@ -267,6 +277,16 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
         } else {
             Poll::Pending
         }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.trim_at
+    }
+
+    fn on_deadline(&mut self, _context: &mut Answers<'_, S>) -> ReactorStatus {
+        self.rpcs.trim();
+        self.trim_at = None;
+        ReactorStatus::Continue
     }
 
     fn in_flight(&self) -> usize {

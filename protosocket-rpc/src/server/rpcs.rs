@@ -14,6 +14,9 @@ use futures_util::future::Either;
 use super::{RpcKind, ids::Ids, wakes::Wakes};
 use crate::{Message, ProtosocketControlCode};
 
+/// Slots that an idle connection keeps: enough for one that is called now and then.
+const SPARE_SLOTS: usize = 4;
+
 /// The rpcs of one connection.
 ///
 /// ```text
@@ -26,7 +29,8 @@ use crate::{Message, ProtosocketControlCode};
 ///          waits for its turn ──┴▶ ended, or cancelled: its slot is free
 /// ```
 ///
-/// Slots are kept for the next rpc: a busy connection allocates nothing for one.
+/// Slots are kept for the next rpc: a busy connection allocates nothing for one. Those that it has not
+/// needed for some time are given back ([`trim`](Rpcs::trim)).
 ///
 /// What futures and streams do is foreign code. Whatever of it panics ends the rpc that it is part of.
 pub(super) struct Rpcs<U, S> {
@@ -43,6 +47,8 @@ pub(super) struct Rpcs<U, S> {
     round: usize,
     /// How many of them come before the input goes on; see [`had_turns`](Self::had_turns).
     owed: Option<usize>,
+    /// The most that there were at a time since the last [`trim`](Self::trim).
+    peak: usize,
     wakes: Arc<Wakes>,
     /// Somebody may be woken by `wakes`.
     armed: bool,
@@ -91,6 +97,7 @@ where
             turns: VecDeque::new(),
             round: 0,
             owed: None,
+            peak: 0,
             wakes: Arc::default(),
             armed: false,
             woken: Vec::new(),
@@ -142,15 +149,14 @@ where
         let slot = &mut self.slots[index as usize];
         let mut turn = Turn::Panicked;
         let caught = catch_unwind(AssertUnwindSafe(|| {
-            let rpc = match make() {
-                RpcKind::Unary(future) => Either::Left(future),
-                RpcKind::Streaming(stream) => Either::Right(stream),
+            match make() {
+                RpcKind::Unary(future) => slot.rpc.set(Some(Either::Left(future))),
+                RpcKind::Streaming(stream) => slot.rpc.set(Some(Either::Right(stream))),
                 RpcKind::Cancelled => {
                     turn = Turn::Rejected;
                     return;
                 }
-            };
-            slot.rpc.set(Some(rpc));
+            }
             turn = match is_next {
                 true => slot.poll(),
                 false => Turn::Pending,
@@ -225,6 +231,29 @@ where
         // Wakers that outlive their rpcs wake nobody.
         self.wakes = Arc::default();
         count
+    }
+
+    /// Whether there are more slots than an idle connection keeps.
+    #[inline]
+    pub(super) fn has_spare_slots(&self) -> bool {
+        self.slots.len() > SPARE_SLOTS
+    }
+
+    /// Give back what has not been needed since the last time, unless there are rpcs.
+    pub(super) fn trim(&mut self) {
+        let needed = std::mem::take(&mut self.peak).max(SPARE_SLOTS);
+        if !self.is_empty() || needed >= self.slots.len() {
+            return;
+        }
+        self.slots.truncate(needed);
+        self.slots.shrink_to_fit();
+        self.free = (0..needed as u32).rev().collect();
+        self.ids.shrink_to(needed);
+        // There are no rpcs, so nobody has a turn.
+        self.turns = VecDeque::new();
+        self.round = 0;
+        self.woken = Vec::new();
+        self.wakes.truncate(needed);
     }
 
     /// Whether every rpc that could go on when this was asked first, since the last
@@ -306,6 +335,7 @@ where
         debug_assert_eq!(taken, Some(index), "it was put into the first that is free");
         self.slots[index as usize].id = id;
         self.ids.insert(id, index);
+        self.peak = self.peak.max(self.ids.len());
     }
 
     #[cold]

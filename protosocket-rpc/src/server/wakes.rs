@@ -41,6 +41,13 @@ impl Wakes {
         }))
     }
 
+    /// Forget the slots from this number on, and who has been woken.
+    pub(super) fn truncate(&self, slots: usize) {
+        let mut woken = self.lock();
+        woken.slots = Vec::new();
+        woken.is_woken = vec![false; slots];
+    }
+
     /// Move those that have been woken into `slots`, which is empty.
     #[inline]
     pub(super) fn take(&self, slots: &mut Vec<u32>) {
