@@ -11,6 +11,7 @@ use protosocket::{
     CloseReason, ConfigError, ConnectionStats, EncodeError, InputPolicy, MessageReactor,
     ReactorContext, ReactorStatus, SendError,
 };
+use tokio::task::{coop, yield_now};
 
 use super::{
     ConnectionService, RpcStats,
@@ -246,16 +247,22 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
                 }
                 continue;
             };
-            has_sent |= !matches!(turn, Turn::Pending);
+            let is_pending = matches!(turn, Turn::Pending);
+            has_sent |= !is_pending;
             if self.answer(context, id, turn) != ReactorStatus::Continue {
                 // What failed is known to the context.
                 return Poll::Ready(Some(()));
+            }
+            // Without budget whatever is of tokio is pending and wakes at once: the others keep their
+            // turns until the task is polled again.
+            if is_pending && !coop::has_budget_remaining() {
+                break;
             }
         }
         if !has_sent {
             // LIMIT: rpcs that wake each other, or themselves, and get nowhere must not hold the
             // thread. Waking the task at once would keep the runtime from looking for I/O.
-            let _ = pin!(tokio::task::yield_now()).poll(cx);
+            let _ = pin!(yield_now()).poll(cx);
             return Poll::Pending;
         }
         Poll::Ready(Some(()))

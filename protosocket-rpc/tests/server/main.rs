@@ -3,6 +3,7 @@
 mod common;
 
 mod bad_input;
+mod budget;
 mod cancellation;
 mod ends;
 mod fairness;
