@@ -177,7 +177,8 @@ where
         turn
     }
 
-    /// Poll the one whose turn it is. Only while there is room for what comes of that.
+    /// Poll the one whose turn it is, which is pending if it was cancelled meanwhile. Only while there
+    /// is room for what comes of that.
     #[inline]
     pub(super) fn take_turn(&mut self) -> Option<(u64, Turn<M>)> {
         let index = self.next_turn()?;
@@ -288,23 +289,17 @@ where
 
     #[inline]
     fn next_turn(&mut self) -> Option<u32> {
-        loop {
-            if self.round == 0 {
-                self.take_woken();
-                self.round = self.turns.len();
-            }
-            let index = self.turns.pop_front()?;
-            self.round -= 1;
-            if let Some(owed) = &mut self.owed {
-                *owed = owed.saturating_sub(1);
-            }
-            let slot = &mut self.slots[index as usize];
-            slot.has_turn = false;
-            // It may have been cancelled.
-            if slot.rpc.is_some() {
-                return Some(index);
-            }
+        if self.round == 0 {
+            self.take_woken();
+            self.round = self.turns.len();
         }
+        let index = self.turns.pop_front()?;
+        self.round -= 1;
+        if let Some(owed) = &mut self.owed {
+            *owed = owed.saturating_sub(1);
+        }
+        self.slots[index as usize].has_turn = false;
+        Some(index)
     }
 
     /// Put those that were woken behind those that wait already.

@@ -127,3 +127,40 @@ impl Wake for Signal {
         self.wakes.wake(self.slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(wakes: &Wakes) -> Vec<u32> {
+        let mut slots = Vec::new();
+        wakes.take(&mut slots);
+        slots
+    }
+
+    #[test]
+    fn each_slot_is_taken_once_in_the_order_of_waking() {
+        let wakes = Arc::new(Wakes::default());
+        let wakers: Vec<_> = (0..3).map(|slot| wakes.add(slot)).collect();
+        for slot in [2, 0, 2, 0, 2] {
+            wakers[slot].wake_by_ref();
+        }
+        assert_eq!(taken(&wakes), [2, 0]);
+        assert_eq!(taken(&wakes), []);
+        wakers[2].wake_by_ref();
+        assert_eq!(taken(&wakes), [2]);
+    }
+
+    #[test]
+    fn a_wake_before_it_is_armed_is_not_lost() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let wakes = Arc::new(Wakes::default());
+        let waker = wakes.add(0);
+        assert!(wakes.arm(&mut cx));
+        // As from another thread, after the last look.
+        waker.wake_by_ref();
+        assert!(!wakes.arm(&mut cx));
+        assert_eq!(taken(&wakes), [0]);
+        assert!(wakes.arm(&mut cx));
+    }
+}

@@ -330,6 +330,17 @@ impl ConnectionService for Service {
                     Poll::Ready((next <= count).then(|| response(next.to_string())))
                 })))
             }
+            // The same, and each time it wakes itself.
+            "eager" => {
+                let count: u64 = rest.parse().expect("a number");
+                let mut next = 0;
+                RpcKind::Streaming(Box::pin(PollFn(move |cx: &mut Context<'_>| {
+                    guard.poll(cx);
+                    cx.waker().wake_by_ref();
+                    next += 1;
+                    Poll::Ready((next <= count).then(|| response(next.to_string())))
+                })))
+            }
             // Items whose control codes are these.
             "codes" => {
                 let codes: Vec<u8> = rest.bytes().map(|digit| digit - b'0').collect();

@@ -47,7 +47,9 @@ fn a_stale_wake_meets_nobody_or_somebody_else() {
 #[test]
 fn an_rpc_that_wakes_itself_is_polled_again_in_the_same_poll() {
     let mut server = Served::new();
-    server.settle();
+    // Another has the connection woken.
+    server.call(2, "wait");
+    server.stage.take_polls();
     let polls = server.polls();
     server.call(1, "yield 5");
     assert_eq!(server.said(), ["1:done"]);
