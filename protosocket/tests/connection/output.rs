@@ -426,6 +426,26 @@ fn a_window_that_opens_byte_by_byte_is_filled_byte_by_byte() {
 }
 
 #[test]
+fn what_one_poll_writes_is_bounded() {
+    let mut server = Setup::default().open(one_byte(), silent());
+    server.knobs.set_produces(true);
+    server.settle();
+    // Smaller than what one write takes, and several times what a poll may write.
+    let count = 8 * 1024;
+    server.knobs.produce((0..count).map(|_| part(1, 1024)));
+    let mut written = 0;
+    while written < count * 1024 {
+        assert!(server.connection.is_woken(), "it must ask to go on");
+        server.connection.poll_once();
+        let share = server.peer.written_len() - written;
+        // The last write is begun below the limit, with a full send buffer at most.
+        assert!((1..=2 * 1024 * 1024).contains(&share), "{share} bytes");
+        written += share;
+    }
+    assert_eq!(server.knobs.unproduced(), 0);
+}
+
+#[test]
 fn channel_and_reactor_do_not_starve_each_other() {
     let mut server = Setup::bulk(100).open(one_byte(), silent());
     server.peer.set_window(0);

@@ -36,6 +36,10 @@ use crate::{
 /// a huge one. The end of a large message may lie up to an eighth behind that.
 const BYTES_PER_POLL: usize = 8 * memory::SCRATCH;
 
+/// Bytes after which a poll that has written them lets other tasks run. What it answers is bounded by
+/// what it reads; this bounds what is pulled.
+const WRITTEN_PER_POLL: usize = 1024 * 1024;
+
 /// Messages that are decoded, or pulled, before what they caused is written.
 const MESSAGES_PER_WRITE: usize = 512;
 
@@ -129,6 +133,8 @@ struct Work {
     now: Instant,
     scratch: Scratch,
     bytes: usize,
+    /// Bytes that this poll may still write before it is done.
+    unwritten: usize,
     io: usize,
     rounds: usize,
     /// Deadlines that this poll still acts on.
@@ -216,6 +222,7 @@ where
             now: self.config.clock().now(),
             scratch: Scratch::default(),
             bytes: BYTES_PER_POLL,
+            unwritten: WRITTEN_PER_POLL,
             io: IO_PER_POLL,
             rounds: ROUNDS_PER_POLL,
             deadlines: DEADLINES_PER_POLL,

@@ -185,6 +185,9 @@ where
             self.stats.bytes_out += written as u64;
             self.unflushed = true;
             self.timing.on_activity(work.now);
+            // A producer that has always more and a peer that takes all of it have no other end.
+            work.unwritten = work.unwritten.saturating_sub(written);
+            work.exhausted |= work.unwritten == 0;
         }
         let flushed = self.unflushed && self.flush(cx, work);
         written > 0 || flushed
