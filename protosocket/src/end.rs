@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, sync::Arc};
 use crate::{DecodeError, EncodeError, escaped::Escaped};
 
 /// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
     /// The peer finished sending, and everything that it was owed has been sent.
@@ -47,7 +47,7 @@ pub enum CloseReason {
         /// What was being done.
         operation: Operation,
         /// How it failed.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// A deadline passed.
     #[error("{0}")]

@@ -1,11 +1,11 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, error::Error, sync::Arc};
 
 use crate::escaped::Escaped;
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+type Source = Arc<dyn Error + Send + Sync>;
 
 /// Why inbound bytes could not be turned into a message.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The peer broke the protocol.
@@ -52,8 +52,8 @@ impl DecodeError {
     }
 
     /// Wrap an error of the codec's own.
-    pub fn other(error: impl Into<Source>) -> Self {
-        Self::Other(error.into())
+    pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Other(Arc::from(error.into()))
     }
 
     /// A short, stable name for metrics.
@@ -75,7 +75,7 @@ impl DecodeError {
 }
 
 /// Why a message could not be turned into bytes.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
     /// The message is larger than its framing or the configured limit allows.
@@ -104,7 +104,7 @@ impl EncodeError {
     }
 
     /// Wrap an error of the codec's own.
-    pub fn other(error: impl Into<Source>) -> Self {
-        Self::Other(error.into())
+    pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Other(Arc::from(error.into()))
     }
 }

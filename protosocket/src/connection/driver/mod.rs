@@ -11,6 +11,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -585,6 +586,7 @@ where
             .as_ref()
             .is_none_or(|reason| reason.is_graceful())
         {
+            let source = Arc::new(source);
             self.reason = Some(Box::new(CloseReason::Io { operation, source }));
         }
         self.phase = Phase::Ended;
