@@ -160,6 +160,7 @@ impl ConnectionObserver for Recorder {
         sum.messages_in += delta.messages_in;
         sum.messages_out += delta.messages_out;
         sum.unsent += delta.unsent;
+        sum.cut += delta.cut;
         sum.unanswered += delta.unanswered;
         sum.refused += delta.refused;
     }

@@ -208,6 +208,9 @@ pub struct ConnectionStats {
     /// Messages that were accepted and never written to their end: those still in the channel,
     /// those encoded and unwritten, and those that could not be encoded.
     pub unsent: u64,
+    /// Of these, what was written in part, one message at most. The peer may have understood as much
+    /// of it as came; of the others it has seen nothing.
+    pub cut: u64,
     /// Messages that were received and were still in flight in the reactor at the end.
     pub unanswered: u64,
     /// Replies that a full send buffer refused; their sender was told.

@@ -33,6 +33,8 @@ pub struct SendBuffer {
     /// The unwritten length of each message, from `first` on; before it they are written.
     messages: Vec<usize>,
     first: usize,
+    /// A part of the message at `first` has been written.
+    cut: bool,
     /// Messages written to their end since the buffer was made.
     completed: u64,
     /// Bytes that were appended beyond the bulk limit, less those that have left since.
@@ -137,6 +139,13 @@ impl SendBuffer {
     #[inline]
     pub fn completed_messages(&self) -> u64 {
         self.completed
+    }
+
+    /// Whether a message has been written in part.
+    #[cfg(feature = "tokio")]
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// Whether everything has been written.
@@ -306,6 +315,7 @@ impl SendBuffer {
         self.segment_bytes = 0;
         self.messages.clear();
         self.first = 0;
+        self.cut = false;
         self.reserve_used = 0;
     }
 
@@ -330,9 +340,11 @@ impl SendBuffer {
         while let Some(message) = self.messages.get_mut(self.first) {
             if *message > written {
                 *message -= written;
+                self.cut |= written > 0;
                 break;
             }
             written -= *message;
+            self.cut = false;
             self.first += 1;
             self.completed += 1;
         }

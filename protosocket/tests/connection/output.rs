@@ -674,3 +674,22 @@ fn a_connection_that_is_dropped_before_its_flush_is_done_resets_its_stream() {
     assert!(server(true), "a stream that buffers has lost it");
     assert!(!server(false), "everything has been sent");
 }
+
+#[test]
+fn what_was_written_in_part_is_told_from_what_was_not_written() {
+    for taken in 0..=9 {
+        // Three messages of three bytes each, in one write and byte by byte.
+        for max_write in [usize::MAX, 1] {
+            let mut server = Setup::default().open(one_byte(), silent());
+            server.peer.set_window(taken);
+            server.peer.set_max_write(max_write);
+            (1..=3).for_each(|number| server.send(part(number, 3)));
+            server.settle();
+            server.connection.handle.abort();
+            let stats = server.finish().stats;
+            let expected = (taken as u64 / 3, u64::from(!taken.is_multiple_of(3)));
+            assert_eq!((stats.messages_out, stats.cut), expected, "{taken} bytes");
+            assert_eq!(stats.messages_out + stats.unsent, 3);
+        }
+    }
+}

@@ -303,6 +303,7 @@ where
         if let Some(mut send) = self.send.take() {
             self.stats.messages_out += send.take_completed();
             self.stats.unsent += send.unsent_messages() as u64;
+            self.stats.cut = u64::from(send.is_cut());
         }
         self.stats.unsent += self.outbound.close_and_drop() as u64;
         self.stats.unanswered = self.unanswered();
@@ -648,6 +649,7 @@ where
                 messages_in: new.messages_in - old.messages_in,
                 messages_out: new.messages_out - old.messages_out,
                 unsent: new.unsent - old.unsent,
+                cut: new.cut - old.cut,
                 unanswered: new.unanswered - old.unanswered,
                 refused: new.refused - old.refused,
             });
