@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use protosocket::{ConfigError, ConnectionConfig, Limits};
+
+/// What clients have in common: limits and deadlines of their calls and of their connection.
+///
+/// | what | default | why |
+/// |---|---|---|
+/// | [`max_concurrent_calls`](Self::max_concurrent_calls) | 4,096 | as many as a server of this crate carries out at a time |
+/// | [`call_timeout`](Self::call_timeout) | 30 s | nobody waits for longer, and a lost answer is never forever |
+/// | [`stream_timeout`](Self::stream_timeout) | off | a subscription goes on for as long as it is wanted |
+/// | [`max_buffered_items`](Self::max_buffered_items) | 128 | some hundred microseconds of a fast stream |
+/// | [`slow_consumer`](Self::slow_consumer) | [`Pause`](SlowConsumer::Pause) | nothing is lost |
+/// | [`connection`](Self::connection) | [`Limits::client`] | |
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    pub(super) connection: ConnectionConfig,
+    pub(super) max_concurrent_calls: usize,
+    pub(super) call_timeout: Option<Duration>,
+    pub(super) stream_timeout: Option<Duration>,
+    pub(super) max_buffered_items: usize,
+    pub(super) slow_consumer: SlowConsumer,
+}
+
+/// What becomes of a stream whose items are not taken, when
+/// [`max_buffered_items`](Configuration::max_buffered_items) of them wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SlowConsumer {
+    /// The connection reads no more until some are taken. Nothing is lost, but all calls of this
+    /// connection wait for the slowest of its consumers: whoever has to await another call before it
+    /// goes on reading needs a connection of its own for that, or [`End`](Self::End).
+    #[default]
+    Pause,
+    /// The stream ends, behind the items that wait, with
+    /// [`Error::SlowConsumer`](crate::Error::SlowConsumer), and the server is told to stop. Other
+    /// calls notice nothing.
+    End,
+}
+
+/// The id of a call names its place in the table with 20 bits at most.
+const MOST_CALLS: usize = 1 << 20;
+
+impl Configuration {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            connection: ConnectionConfig::client(Limits::client())
+                .expect("the defaults are valid, a test of the core says so"),
+            max_concurrent_calls: 4096,
+            call_timeout: Some(Duration::from_secs(30)),
+            stream_timeout: None,
+            max_buffered_items: 128,
+            slow_consumer: SlowConsumer::Pause,
+        }
+    }
+
+    /// Limits, clock and observer of the connection. It must be one for
+    /// [clients](ConnectionConfig::client), or the connection will not end with its last handle.
+    #[must_use]
+    pub fn connection(mut self, connection: ConnectionConfig) -> Self {
+        self.connection = connection;
+        self
+    }
+
+    /// How many calls may be in flight, those included whose answers have come and were not taken.
+    /// A call costs a client some hundred bytes, and its answer.
+    ///
+    /// # Errors
+    /// Zero, or more than 2²⁰.
+    pub fn max_concurrent_calls(mut self, calls: usize) -> Result<Self, ConfigError> {
+        const NAME: &str = "max_concurrent_calls";
+        match calls {
+            0 => return Err(ConfigError::zero(NAME)),
+            1..=MOST_CALLS => self.max_concurrent_calls = calls,
+            _ => return Err(ConfigError::new(NAME, "is above 1,048,576")),
+        }
+        Ok(self)
+    }
+
+    /// How long a unary call may take, from the moment at which the connection hears of it, whether
+    /// it can be sent then or has to wait.
+    ///
+    /// # Errors
+    /// Zero.
+    pub fn call_timeout(
+        mut self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Self, ConfigError> {
+        self.call_timeout = valid("call_timeout", timeout.into())?;
+        Ok(self)
+    }
+
+    /// How long a streaming call may take, to its end.
+    ///
+    /// # Errors
+    /// Zero.
+    pub fn stream_timeout(
+        mut self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Self, ConfigError> {
+        self.stream_timeout = valid("stream_timeout", timeout.into())?;
+        Ok(self)
+    }
+
+    /// How many items of a stream may wait to be taken. They are counted, not weighed: streams of
+    /// large items want less.
+    ///
+    /// # Errors
+    /// Zero.
+    pub fn max_buffered_items(mut self, items: usize) -> Result<Self, ConfigError> {
+        if items == 0 {
+            return Err(ConfigError::zero("max_buffered_items"));
+        }
+        self.max_buffered_items = items;
+        Ok(self)
+    }
+
+    /// What becomes of a stream whose items are not taken as fast as they come.
+    #[must_use]
+    pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
+        self.slow_consumer = policy;
+        self
+    }
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn valid(name: &'static str, timeout: Option<Duration>) -> Result<Option<Duration>, ConfigError> {
+    match timeout {
+        Some(Duration::ZERO) => Err(ConfigError::zero(name)),
+        timeout => Ok(timeout),
+    }
+}

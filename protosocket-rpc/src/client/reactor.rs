@@ -1,0 +1,575 @@
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use protosocket::{
+    CloseReason, Codec, ConnectionStats, DecodeError, Decoder, EncodeError, Encoder, InputPolicy,
+    MessageReactor, ReactorContext, ReactorStatus, SendError,
+};
+
+use super::{
+    Configuration, RpcClient, SlowConsumer,
+    table::{Arrival, Kind, Submission, Table, What},
+};
+use crate::{Error, Execution, Message, ProtosocketControlCode};
+
+/// Answers that are brought to their callers together, under one lock.
+const ARRIVALS: usize = 64;
+
+/// Requests that are encoded before something is written.
+const REQUESTS_PER_WRITE: usize = 512;
+
+/// How often deadlines are put off because something has been received meanwhile, by one read at a
+/// time as a rule. It may be the answers, if this program stood still: up to 16 MiB of them.
+const LOOKS: u16 = 1024;
+
+/// What a client's connection does with messages: it sends requests, and brings responses to whoever
+/// waits for them.
+pub struct RpcCompletionReactor<C: Codec + 'static>
+where
+    <C as Encoder>::Message: Message,
+    <C as Decoder>::Message: Message,
+{
+    table: Arc<Table<<C as Encoder>::Message, <C as Decoder>::Message>>,
+    policy: SlowConsumer,
+    max_buffered_items: usize,
+    /// The calls that are in flight, by their place in the table.
+    calls: Vec<Tracked>,
+    in_flight: usize,
+    /// Requests that wait for room, in order.
+    requests: VecDeque<Submission<<C as Encoder>::Message>>,
+    /// Ids of calls of which the server is to be told that nobody waits.
+    ///
+    /// LIMIT: as many as calls have been sent and not been answered. Those are sent before requests
+    /// are, so that nothing is added to them while there is no room.
+    cancels: VecDeque<u64>,
+    arrivals: Vec<Arrival<<C as Decoder>::Message>>,
+    /// Ids to which a late response may come.
+    given_up: Vec<u64>,
+    abandoned: Vec<u32>,
+    wakers: Vec<Waker>,
+    tickets: u64,
+    /// Messages that have been encoded, requests and cancels.
+    encoded: u64,
+    /// No call has to end before this instant.
+    next_deadline: Option<Instant>,
+    /// Something was received in this round.
+    has_heard: bool,
+    /// How often deadlines were put off for that.
+    looks: u16,
+    /// The stream that has no room for another item.
+    full: Option<u32>,
+    /// Responses for calls that are not in flight.
+    unmatched: u64,
+    has_chosen_ids: bool,
+    /// No call will begin any more.
+    is_closing: bool,
+    /// All calls have been told how they ended.
+    is_over: bool,
+}
+
+/// What the connection knows of the call in a place of the table.
+#[derive(Clone, Copy)]
+struct Tracked {
+    /// 0 if none is in flight.
+    id: u64,
+    ticket: u64,
+    kind: Kind,
+    deadline: Option<Instant>,
+    /// As the how manieth message of the connection the request was encoded; 0 if it was not.
+    encoded: u64,
+    /// How many items of a stream certainly have room.
+    credit: usize,
+}
+
+impl Tracked {
+    const NONE: Self = Self {
+        id: 0,
+        ticket: 0,
+        kind: Kind::Unary,
+        deadline: None,
+        encoded: 0,
+        credit: 0,
+    };
+
+    fn execution(&self) -> Execution {
+        match self.encoded {
+            0 => Execution::NeverSent,
+            _ => Execution::MaybeExecuted,
+        }
+    }
+}
+
+impl<C: Codec + 'static> RpcCompletionReactor<C>
+where
+    <C as Encoder>::Message: Message,
+    <C as Decoder>::Message: Message,
+{
+    /// A reactor for one connection, and its client. [`over`](super::over) makes the connection too.
+    pub fn new(
+        configuration: &Configuration,
+    ) -> (
+        RpcClient<<C as Encoder>::Message, <C as Decoder>::Message>,
+        Self,
+    ) {
+        let table = Arc::new(Table::new(
+            configuration.max_concurrent_calls,
+            configuration.max_buffered_items,
+        ));
+        let reactor = Self {
+            table: table.clone(),
+            policy: configuration.slow_consumer,
+            max_buffered_items: configuration.max_buffered_items,
+            calls: Vec::new(),
+            in_flight: 0,
+            requests: VecDeque::new(),
+            cancels: VecDeque::new(),
+            arrivals: Vec::new(),
+            given_up: Vec::new(),
+            abandoned: Vec::new(),
+            wakers: Vec::new(),
+            tickets: 0,
+            encoded: 0,
+            next_deadline: None,
+            has_heard: false,
+            looks: 0,
+            full: None,
+            unmatched: 0,
+            has_chosen_ids: false,
+            is_closing: false,
+            is_over: false,
+        };
+        (RpcClient::new(table, configuration), reactor)
+    }
+
+    // Answers, on their way to their callers.
+
+    /// The call in flight with this id, if its request has been sent.
+    #[inline]
+    fn find(&self, id: u64) -> Option<u32> {
+        let is_it = |index: usize| {
+            let call = self.calls.get(index);
+            call.is_some_and(|call| call.id == id && call.encoded != 0)
+        };
+        let index = self.table.place_of(id);
+        if is_it(index) {
+            return Some(index as u32);
+        }
+        if !self.has_chosen_ids {
+            return None;
+        }
+        let index = self.table.find_chosen(id);
+        index.filter(|index| is_it(*index as usize))
+    }
+
+    /// The call at `index` goes on with this.
+    #[inline]
+    fn bring(&mut self, index: u32, what: What<<C as Decoder>::Message>) {
+        self.arrivals.push(Arrival {
+            index,
+            what: Some(what),
+        });
+        if self.arrivals.len() >= ARRIVALS {
+            self.deliver();
+        }
+    }
+
+    /// The call at `index` ends with this.
+    #[inline]
+    fn finish(&mut self, index: u32, what: What<<C as Decoder>::Message>) {
+        self.forget(index);
+        self.bring(index, what);
+    }
+
+    /// The call at `index` ends with `error`, before the server has ended it. It is told.
+    fn give_up(&mut self, index: u32, error: Error) {
+        self.cancel(index);
+        self.finish(index, What::Failure(error));
+    }
+
+    /// Have the server told that nobody waits for the call at `index`, if it has heard of it.
+    fn cancel(&mut self, index: u32) {
+        let call = &self.calls[index as usize];
+        if call.encoded != 0 {
+            self.cancels.push_back(call.id);
+            self.given_up.push(call.id);
+        }
+    }
+
+    #[inline]
+    fn forget(&mut self, index: u32) {
+        self.calls[index as usize] = Tracked::NONE;
+        self.in_flight -= 1;
+        if self.full == Some(index) {
+            self.full = None;
+        }
+    }
+
+    /// An item has come for the stream at `index`.
+    #[inline]
+    fn on_item(&mut self, index: u32, item: <C as Decoder>::Message) {
+        if self.calls[index as usize].credit == 0 {
+            // The policy is to end it, or nothing would have been decoded.
+            self.deliver();
+            let room = self.table.room(index);
+            if room == 0 {
+                let error = Error::SlowConsumer(self.max_buffered_items);
+                self.give_up(index, error);
+                return;
+            }
+            self.calls[index as usize].credit = room;
+        }
+        let call = &mut self.calls[index as usize];
+        call.credit -= 1;
+        if call.credit == 0 && self.policy == SlowConsumer::Pause {
+            self.full = Some(index);
+        }
+        self.bring(index, What::Response(item));
+    }
+
+    /// Wait until the stream at `index` has room for an item.
+    #[cold]
+    fn poll_room(&mut self, index: u32, cx: &mut Context<'_>) -> Poll<()> {
+        self.deliver();
+        self.table.poll_room(index, cx).map(|room| {
+            self.calls[index as usize].credit = room;
+            self.full = None;
+        })
+    }
+
+    /// Bring what has arrived to its callers.
+    fn deliver(&mut self) {
+        if self.arrivals.is_empty() {
+            return;
+        }
+        let (arrivals, wakers) = (&mut self.arrivals, &mut self.wakers);
+        self.table.deliver(arrivals, &mut self.given_up, wakers);
+        // Without the lock: what nobody wanted is dropped here, and tasks may be woken on the spot.
+        self.arrivals.clear();
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    // Calls, on their way to the server.
+
+    /// Take note of the calls that have begun, and of those that were given up.
+    fn exchange(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let known = self.requests.len();
+        let (requests, abandoned) = (&mut self.requests, &mut self.abandoned);
+        let errands = (self.table).exchange(requests, abandoned, self.unmatched, cx);
+        self.is_closing |= errands.is_deserted;
+        self.has_chosen_ids = errands.has_chosen_ids;
+        for submission in self.requests.iter_mut().skip(known) {
+            self.tickets += 1;
+            submission.ticket = self.tickets;
+            let deadline = submission.timeout.and_then(|time| now.checked_add(time));
+            if let Some(at) = deadline
+                && self.next_deadline.is_none_or(|next| at < next)
+            {
+                self.next_deadline = Some(at);
+            }
+            let index = submission.index as usize;
+            if self.calls.len() <= index {
+                self.calls.resize(index + 1, Tracked::NONE);
+            }
+            self.calls[index] = Tracked {
+                id: submission.id,
+                ticket: self.tickets,
+                kind: submission.kind,
+                deadline,
+                encoded: 0,
+                credit: self.table.items(),
+            };
+            self.in_flight += 1;
+        }
+        if !self.abandoned.is_empty() {
+            self.bury();
+        }
+    }
+
+    /// Forget the calls that were abandoned.
+    #[cold]
+    fn bury(&mut self) {
+        let mut take_back = false;
+        for position in 0..self.abandoned.len() {
+            let index = self.abandoned[position];
+            let call = &self.calls[index as usize];
+            // The answer may have come before the connection heard that nobody wants it.
+            if call.id != 0 {
+                take_back |= call.encoded == 0;
+                self.cancel(index);
+                self.forget(index);
+            }
+        }
+        if take_back {
+            self.take_back();
+        }
+        // What has arrived for them meanwhile goes with them.
+        self.deliver();
+        (self.table).release_abandoned(&mut self.abandoned, &mut self.given_up);
+    }
+
+    /// Drop the requests of calls that ended before they were sent.
+    fn take_back(&mut self) {
+        let calls = &self.calls;
+        (self.requests).retain(|request| calls[request.index as usize].ticket == request.ticket);
+    }
+
+    fn send_cancels(&mut self, context: &mut ReactorContext<'_, C>) -> bool {
+        let before = self.encoded;
+        while let Some(id) = self.cancels.front()
+            && context.has_control_room()
+        {
+            let cancelled = <<C as Encoder>::Message as Message>::cancelled(*id);
+            match context.send_control(cancelled) {
+                Ok(()) => self.encoded += 1,
+                Err(error) => {
+                    // A codec that cannot say "cancelled" leaves the server at work, no more.
+                    tracing::warn!(%error, "a cancel cannot be sent");
+                }
+            }
+            self.cancels.pop_front();
+        }
+        self.encoded != before
+    }
+
+    fn send_requests(&mut self, context: &mut ReactorContext<'_, C>) -> bool {
+        for sent in 0..REQUESTS_PER_WRITE {
+            if context.room().is_empty() {
+                return sent > 0;
+            }
+            let Some(mut submission) = self.requests.pop_front() else {
+                return sent > 0;
+            };
+            submission.request.set_message_id(submission.id);
+            match context.send(submission.request) {
+                Ok(()) => {
+                    self.encoded += 1;
+                    self.calls[submission.index as usize].encoded = self.encoded;
+                }
+                // Nothing in the send buffer can be trusted after this.
+                Err(SendError::Encode(error @ EncodeError::Shrunk(_))) => {
+                    let _ = context.fail(SendError::<Infallible>::Encode(error));
+                    return false;
+                }
+                Err(SendError::Encode(error)) => {
+                    self.finish(submission.index, What::Failure(Error::Encode(error)));
+                }
+                Err(SendError::Full(_) | SendError::Finished(_)) => {
+                    unreachable!("there is room, and a client does not finish its output")
+                }
+            }
+        }
+        true
+    }
+
+    // Ends.
+
+    /// No call goes on: tell each how it ended. If `written` is known, only the requests among the
+    /// first so many messages have left, in part at least.
+    fn end(&mut self, reason: &CloseReason, written: Option<u64>) {
+        if mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        self.deliver();
+        let reason = Arc::new(reason.clone());
+        let calls = mem::take(&mut self.calls);
+        let lost = |execution| Error::ConnectionLost {
+            execution,
+            reason: reason.clone(),
+        };
+        self.table.end(lost(Execution::NeverSent), |index| {
+            let encoded = calls.get(index as usize).map_or(0, |call| call.encoded);
+            lost(
+                match encoded != 0 && written.is_none_or(|most| encoded <= most) {
+                    true => Execution::MaybeExecuted,
+                    false => Execution::NeverSent,
+                },
+            )
+        });
+        self.in_flight = 0;
+        self.requests.clear();
+        self.cancels.clear();
+        self.full = None;
+        self.next_deadline = None;
+    }
+}
+
+impl<C: Codec + 'static> MessageReactor for RpcCompletionReactor<C>
+where
+    <C as Encoder>::Message: Message,
+    <C as Decoder>::Message: Message,
+{
+    type Codec = C;
+    type Inbound = <C as Decoder>::Message;
+    type Outbound = <C as Encoder>::Message;
+    type LogicalOutbound = Infallible;
+
+    #[inline]
+    fn on_inbound_message(
+        &mut self,
+        _: &mut ReactorContext<'_, C>,
+        message: Self::Inbound,
+    ) -> ReactorStatus {
+        self.has_heard = true;
+        let Some(index) = self.find(message.message_id()) else {
+            // Late, repeated, or for nobody.
+            self.unmatched += 1;
+            return ReactorStatus::Continue;
+        };
+        let kind = self.calls[index as usize].kind;
+        match (message.control_code(), kind) {
+            (ProtosocketControlCode::Normal, Kind::Unary) => {
+                self.finish(index, What::Response(message));
+            }
+            (ProtosocketControlCode::Normal, Kind::Streaming) => self.on_item(index, message),
+            (ProtosocketControlCode::End, _) => self.finish(index, What::End),
+            (ProtosocketControlCode::Cancel, _) => {
+                self.finish(index, What::Failure(Error::CancelledRemotely));
+            }
+            (ProtosocketControlCode::Unknown(code), _) => {
+                self.give_up(index, Error::UnknownControlCode(code));
+            }
+        }
+        ReactorStatus::Continue
+    }
+
+    fn on_outbound_message(
+        &mut self,
+        _: &mut ReactorContext<'_, C>,
+        message: Infallible,
+    ) -> Result<(), SendError<Self::Outbound>> {
+        match message {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, context: &mut ReactorContext<'_, C>) -> ReactorStatus {
+        self.has_heard = false;
+        // When all is over nobody has anything to tell, and the waker would be kept for as long as
+        // there are clients.
+        if !self.is_over {
+            self.deliver();
+            self.exchange(cx, context.now());
+            self.send_cancels(context);
+        }
+        ReactorStatus::Continue
+    }
+
+    fn poll_outbound_many(
+        &mut self,
+        _: &mut Context<'_>,
+        context: &mut ReactorContext<'_, C>,
+    ) -> Poll<Option<()>> {
+        let sent = self.send_cancels(context) | self.send_requests(context);
+        // Those that cannot be encoded are told.
+        self.deliver();
+        let is_done = self.requests.is_empty() && self.cancels.is_empty();
+        match sent {
+            true => Poll::Ready(Some(())),
+            false if is_done && (self.is_closing || self.is_over) => Poll::Ready(None),
+            // The waker has been registered with the table.
+            false => Poll::Pending,
+        }
+    }
+
+    fn send_rest(&mut self, _: &mut ReactorContext<'_, C>, reason: &CloseReason) -> bool {
+        // Nothing is decoded any more, and what has been encoded is still being sent.
+        self.end(reason, None);
+        false
+    }
+
+    #[inline(always)]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.full {
+            None => Poll::Ready(()),
+            Some(index) => self.poll_room(index, cx),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.next_deadline.filter(|_| self.in_flight > 0)
+    }
+
+    fn on_deadline(&mut self, context: &mut ReactorContext<'_, C>) -> ReactorStatus {
+        // LIMIT: a server that never stops sending does not put them off for ever.
+        if self.has_heard && self.looks < LOOKS {
+            self.looks += 1;
+            return ReactorStatus::Continue;
+        }
+        self.looks = 0;
+        self.next_deadline = None;
+        let mut take_back = false;
+        for index in 0..self.calls.len() {
+            let call = self.calls[index];
+            let Some(at) = call.deadline else { continue };
+            if at <= context.now() {
+                take_back |= call.encoded == 0;
+                self.give_up(index as u32, Error::DeadlineExceeded(call.execution()));
+            } else if self.next_deadline.is_none_or(|next| at < next) {
+                self.next_deadline = Some(at);
+            }
+        }
+        if take_back {
+            self.take_back();
+        }
+        self.send_cancels(context);
+        self.deliver();
+        ReactorStatus::Continue
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn input_policy(&self) -> InputPolicy {
+        InputPolicy::Multiplexing
+    }
+
+    fn on_end_of_input(&mut self, _: &mut ReactorContext<'_, C>) -> ReactorStatus {
+        // Nothing will be answered any more, even if the server still reads.
+        self.end(&CloseReason::EndOfInput, None);
+        ReactorStatus::Continue
+    }
+
+    fn on_decode_error(&mut self, _: &mut ReactorContext<'_, C>, error: &DecodeError) {
+        self.end(&CloseReason::Decode(error.clone()), None);
+    }
+
+    fn on_drain(&mut self, _: &mut ReactorContext<'_, C>, _: Instant) -> ReactorStatus {
+        self.table.refuse(Error::Draining);
+        self.is_closing = true;
+        ReactorStatus::Continue
+    }
+
+    fn on_end(&mut self, reason: &CloseReason, stats: &ConnectionStats) {
+        self.end(reason, Some(stats.messages_out + stats.cut));
+        tracing::debug!(unmatched = self.unmatched, "responses without a call");
+    }
+}
+
+impl<C: Codec + 'static> Drop for RpcCompletionReactor<C>
+where
+    <C as Encoder>::Message: Message,
+    <C as Decoder>::Message: Message,
+{
+    fn drop(&mut self) {
+        // It may never have been given to a connection, which would have told it of its end.
+        self.end(&CloseReason::Dropped, None);
+    }
+}
+
+impl<C: Codec + 'static> fmt::Debug for RpcCompletionReactor<C>
+where
+    <C as Encoder>::Message: Message,
+    <C as Decoder>::Message: Message,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcCompletionReactor")
+            .field("in_flight", &self.in_flight)
+            .field("unmatched", &self.unmatched)
+            .finish_non_exhaustive()
+    }
+}

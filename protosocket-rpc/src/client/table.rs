@@ -1,0 +1,736 @@
+//! The calls of one connection: what callers and the connection share.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    hash::{BuildHasherDefault, Hasher},
+    mem,
+    pin::pin,
+    sync::{Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use crate::{Error, Message};
+
+/// Given up, where a place in the table is expected.
+const GIVEN_UP: u32 = u32::MAX;
+
+/// How many ids are remembered that were given up, at least.
+const GIVEN_UP_IDS: usize = 1024;
+
+/// All calls that are in flight, and what callers and connection have to tell each other.
+///
+/// INVARIANT: no code of a caller runs while the lock is held: no message is dropped, no waker is
+/// cloned, woken or dropped. It may use this very client.
+pub(super) struct Table<Request, Response> {
+    state: Mutex<State<Request, Response>>,
+    /// Those that wait for a call to end, so that another one may begin.
+    room: Notify,
+    max_calls: usize,
+    /// How many items of a stream the table holds. Its consumer holds as many less one, and both
+    /// together no more than the limit.
+    items: usize,
+}
+
+struct State<Request, Response> {
+    places: Vec<Place<Response>>,
+    /// Places that are free. The one that was used last is used first: it is in the cache.
+    free: Vec<u32>,
+    /// Calls that the connection has not heard of.
+    submitted: VecDeque<Submission<Request>>,
+    /// Places of calls that were dropped before their end. The connection frees them.
+    abandoned: Vec<u32>,
+    /// How many tasks wait for a place.
+    waiting: usize,
+    /// Ids that callers chose themselves, and those that were given up.
+    ids: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
+    /// Ids that were given up, the oldest first.
+    given_up: VecDeque<u64>,
+    /// A caller has chosen an id: from then on there are ids that tell nothing of their place.
+    has_chosen_ids: bool,
+    /// Responses for calls that are not in flight.
+    unmatched: u64,
+    /// The task of the connection, if it is to be woken.
+    connection: Option<Waker>,
+    /// The connection reads no more until items of this stream are taken.
+    paused_by: Option<u32>,
+    /// No handle is left that could begin a call.
+    is_deserted: bool,
+    /// What calls are told that come too late.
+    end: Option<Error>,
+}
+
+/// Where a call stands. It is used again when the call is over.
+struct Place<Response> {
+    /// The id of the call, or of the last one.
+    id: u64,
+    /// The id of the next call that is given one.
+    next_id: u64,
+    call: Call<Response>,
+}
+
+enum Call<Response> {
+    None,
+    /// The place is taken for a call that is still to begin.
+    Reserved,
+    Unary {
+        waker: Option<Waker>,
+        answer: Option<Result<Response, Error>>,
+    },
+    Streaming {
+        waker: Option<Waker>,
+        items: VecDeque<Response>,
+        /// `Ok` if the stream is complete.
+        end: Option<Result<(), Error>>,
+    },
+    /// Nobody waits for it any more. The connection does not know yet.
+    Abandoned,
+}
+
+/// How a call is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unary,
+    Streaming,
+}
+
+/// A call that has begun, on its way to the connection.
+pub(super) struct Submission<Request> {
+    pub(super) index: u32,
+    pub(super) id: u64,
+    pub(super) kind: Kind,
+    pub(super) timeout: Option<Duration>,
+    /// Which of the calls in its place it is, for the connection.
+    pub(super) ticket: u64,
+    pub(super) request: Request,
+}
+
+/// What the connection brings for the call at `index`.
+pub(super) struct Arrival<Response> {
+    pub(super) index: u32,
+    /// Taken when somebody wants it.
+    pub(super) what: Option<What<Response>>,
+}
+
+pub(super) enum What<Response> {
+    /// A response, or an item.
+    Response(Response),
+    /// The stream is complete.
+    End,
+    Failure(Error),
+}
+
+/// What the connection takes along.
+pub(super) struct Errands {
+    /// No handle is left that could begin a call.
+    pub(super) is_deserted: bool,
+    /// A caller has chosen an id.
+    pub(super) has_chosen_ids: bool,
+}
+
+impl<Request: Message, Response: Message> Table<Request, Response> {
+    pub(super) fn new(max_calls: usize, max_buffered_items: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                places: Vec::new(),
+                free: Vec::new(),
+                submitted: VecDeque::new(),
+                abandoned: Vec::new(),
+                waiting: 0,
+                ids: HashMap::default(),
+                given_up: VecDeque::new(),
+                has_chosen_ids: false,
+                unmatched: 0,
+                connection: None,
+                paused_by: None,
+                is_deserted: false,
+                end: None,
+            }),
+            room: Notify::new(),
+            max_calls,
+            items: max_buffered_items.div_ceil(2),
+        }
+    }
+
+    /// How many items of a stream the table holds at most.
+    pub(super) fn items(&self) -> usize {
+        self.items
+    }
+
+    /// The place in the table that `id` names, if it was not chosen by a caller.
+    #[inline]
+    pub(super) fn place_of(&self, id: u64) -> usize {
+        (id & (self.id_step() - 1)) as usize
+    }
+
+    // What callers do.
+
+    /// Begin a call. Returns its place.
+    pub(super) fn submit(
+        &self,
+        kind: Kind,
+        request: Request,
+        timeout: Option<Duration>,
+    ) -> Result<u32, Error> {
+        let chosen = request.message_id();
+        let mut state = self.lock();
+        let index = self.take_place(&mut state, true)?;
+        self.begin(state, index, kind, (chosen, request), timeout)
+    }
+
+    /// Begin a call in a place that was reserved.
+    pub(super) fn submit_reserved(
+        &self,
+        index: u32,
+        kind: Kind,
+        request: Request,
+        timeout: Option<Duration>,
+    ) -> Result<u32, Error> {
+        let chosen = request.message_id();
+        let state = self.lock();
+        self.begin(state, index, kind, (chosen, request), timeout)
+    }
+
+    fn begin(
+        &self,
+        mut state: MutexGuard<'_, State<Request, Response>>,
+        index: u32,
+        kind: Kind,
+        (chosen, request): (u64, Request),
+        timeout: Option<Duration>,
+    ) -> Result<u32, Error> {
+        let step = self.id_step();
+        let entered = match &state.end {
+            Some(end) => Err(end.clone()),
+            None => state.enter(index, chosen, step),
+        };
+        let id = match entered {
+            Ok(id) => id,
+            Err(error) => {
+                let call = state.release(index);
+                self.unlock_with_room(state);
+                drop(call);
+                return Err(error);
+            }
+        };
+        state.places[index as usize].call = match kind {
+            Kind::Unary => Call::Unary {
+                waker: None,
+                answer: None,
+            },
+            Kind::Streaming => Call::Streaming {
+                waker: None,
+                items: VecDeque::new(),
+                end: None,
+            },
+        };
+        state.submitted.push_back(Submission {
+            index,
+            id,
+            kind,
+            timeout,
+            ticket: 0,
+            request,
+        });
+        let connection = state.connection.take();
+        drop(state);
+        if let Some(connection) = connection {
+            connection.wake();
+        }
+        Ok(index)
+    }
+
+    /// Wait for a place, behind those that have waited for longer.
+    pub(super) async fn reserve(&self) -> Result<u32, Error> {
+        let mut notified = pin!(self.room.notified());
+        // In the line before it is looked, so that a place that is freed meanwhile is not missed.
+        notified.as_mut().enable();
+        let _waiting = {
+            let mut state = self.lock();
+            let reserved = self.take_place(&mut state, true);
+            if !matches!(reserved, Err(Error::TooManyCalls(_))) {
+                return reserved;
+            }
+            state.waiting += 1;
+            Waiting(self)
+        };
+        loop {
+            notified.as_mut().await;
+            notified.set(self.room.notified());
+            notified.as_mut().enable();
+            let reserved = self.take_place(&mut self.lock(), false);
+            if !matches!(reserved, Err(Error::TooManyCalls(_))) {
+                return reserved;
+            }
+        }
+    }
+
+    /// Give back a place in which no call has begun.
+    pub(super) fn give_back(&self, index: u32) {
+        let mut state = self.lock();
+        let call = state.release(index);
+        self.unlock_with_room(state);
+        drop(call);
+    }
+
+    /// The answer to a unary call, after which its place is free.
+    #[inline]
+    pub(super) fn poll_answer(
+        &self,
+        index: u32,
+        is_first: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response, Error>> {
+        // Who asks for the first time has as a rule to wait; who was woken has not.
+        let mut fresh = is_first.then(|| cx.waker().clone());
+        loop {
+            let mut state = self.lock();
+            let Call::Unary { waker, answer } = &mut state.places[index as usize].call else {
+                unreachable!("{UNARY}");
+            };
+            if let Some(answer) = answer.take() {
+                let call = state.release(index);
+                self.unlock_with_room(state);
+                drop(call);
+                return Poll::Ready(answer);
+            }
+            if let Some(stale) = keep(waker, &mut fresh, cx) {
+                drop(state);
+                drop(stale);
+                return Poll::Pending;
+            }
+            drop(state);
+            fresh = Some(cx.waker().clone());
+        }
+    }
+
+    /// Move the items that have come into `batch`, which is empty. `None` if the stream goes on,
+    /// and its end if it is over; then its place is free.
+    pub(super) fn poll_items(
+        &self,
+        index: u32,
+        batch: &mut VecDeque<Response>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<(), Error>>> {
+        let mut fresh = None;
+        loop {
+            let mut state = self.lock();
+            let paused = state.paused_by == Some(index);
+            let Call::Streaming { waker, items, end } = &mut state.places[index as usize].call
+            else {
+                unreachable!("{STREAMING}");
+            };
+            if !items.is_empty() {
+                mem::swap(items, batch);
+                let connection = match paused {
+                    true => state.resume(),
+                    false => None,
+                };
+                drop(state);
+                connection.into_iter().for_each(Waker::wake);
+                return Poll::Ready(None);
+            }
+            if let Some(end) = end.take() {
+                let call = state.release(index);
+                self.unlock_with_room(state);
+                drop(call);
+                return Poll::Ready(Some(end));
+            }
+            if let Some(stale) = keep(waker, &mut fresh, cx) {
+                drop(state);
+                drop(stale);
+                return Poll::Pending;
+            }
+            drop(state);
+            fresh = Some(cx.waker().clone());
+        }
+    }
+
+    /// Nobody waits any more for the call at `index`.
+    pub(super) fn abandon(&self, index: u32) {
+        let mut state = self.lock();
+        let is_over = match &state.places[index as usize].call {
+            Call::Unary { answer, .. } => answer.is_some(),
+            Call::Streaming { end, .. } => end.is_some(),
+            Call::None | Call::Reserved | Call::Abandoned => unreachable!("{HELD}"),
+        };
+        if is_over {
+            let call = state.release(index);
+            self.unlock_with_room(state);
+            drop(call);
+            return;
+        }
+        let place = &mut state.places[index as usize];
+        let call = mem::replace(&mut place.call, Call::Abandoned);
+        state.abandoned.push(index);
+        let connection = state.connection.take();
+        drop(state);
+        drop(call);
+        connection.into_iter().for_each(Waker::wake);
+    }
+
+    /// The last handle that could begin a call is gone.
+    pub(super) fn desert(&self) {
+        let mut state = self.lock();
+        state.is_deserted = true;
+        let connection = state.connection.take();
+        drop(state);
+        connection.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether a call could begin, if there was a place for it.
+    pub(super) fn is_alive(&self) -> bool {
+        self.lock().end.is_none()
+    }
+
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.lock().taken()
+    }
+
+    /// Responses for calls that were not in flight.
+    pub(super) fn unmatched(&self) -> u64 {
+        self.lock().unmatched
+    }
+
+    // What the connection does.
+
+    /// Take what callers have entered, tell how many responses were `unmatched`, and register for what they will.
+    pub(super) fn exchange(
+        &self,
+        submitted: &mut VecDeque<Submission<Request>>,
+        abandoned: &mut Vec<u32>,
+        unmatched: u64,
+        cx: &mut Context<'_>,
+    ) -> Errands {
+        let mut fresh = None;
+        loop {
+            let mut state = self.lock();
+            let Some(stale) = keep(&mut state.connection, &mut fresh, cx) else {
+                drop(state);
+                fresh = Some(cx.waker().clone());
+                continue;
+            };
+            match submitted.is_empty() {
+                true => mem::swap(submitted, &mut state.submitted),
+                false => submitted.append(&mut state.submitted),
+            }
+            mem::swap(abandoned, &mut state.abandoned);
+            state.unmatched = unmatched;
+            let errands = Errands {
+                is_deserted: state.is_deserted,
+                has_chosen_ids: state.has_chosen_ids,
+            };
+            drop(state);
+            drop(stale);
+            return errands;
+        }
+    }
+
+    /// Bring `arrivals`, and remember the ids that were `given_up`. What nobody wants is left.
+    ///
+    /// Whoever waited for something is to be woken: see `wakers`.
+    pub(super) fn deliver(
+        &self,
+        arrivals: &mut [Arrival<Response>],
+        given_up: &mut Vec<u64>,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let mut state = self.lock();
+        for id in given_up.drain(..) {
+            state.give_up(id, self.max_calls);
+        }
+        for arrival in arrivals {
+            let woken = match &mut state.places[arrival.index as usize].call {
+                Call::Unary { waker, answer } => {
+                    *answer = match arrival.what.take() {
+                        Some(What::Response(response)) => Some(Ok(response)),
+                        Some(What::Failure(error)) => Some(Err(error)),
+                        Some(What::End) | None => Some(Err(Error::NoResponse)),
+                    };
+                    waker.take()
+                }
+                Call::Streaming { waker, items, end } => {
+                    match arrival.what.take() {
+                        Some(What::Response(item)) => items.push_back(item),
+                        Some(What::Failure(error)) => *end = Some(Err(error)),
+                        Some(What::End) | None => *end = Some(Ok(())),
+                    }
+                    waker.take()
+                }
+                Call::None | Call::Reserved | Call::Abandoned => None,
+            };
+            wakers.extend(woken);
+        }
+    }
+
+    /// Free the places of calls that were abandoned, and remember the ids that were `given_up`.
+    pub(super) fn release_abandoned(&self, abandoned: &mut Vec<u32>, given_up: &mut Vec<u64>) {
+        let mut state = self.lock();
+        for id in given_up.drain(..) {
+            state.give_up(id, self.max_calls);
+        }
+        let mut freed = 0;
+        for index in abandoned.drain(..) {
+            // What stands in the place of an abandoned call holds nothing of its caller's.
+            drop(state.release(index));
+            freed += 1;
+        }
+        let waiting = state.waiting;
+        drop(state);
+        (0..freed.min(waiting)).for_each(|_| self.room.notify_one());
+    }
+
+    /// The place of the call with an `id` that its caller chose.
+    pub(super) fn find_chosen(&self, id: u64) -> Option<u32> {
+        let index = self.lock().ids.get(&id).copied();
+        index.filter(|index| *index != GIVEN_UP)
+    }
+
+    /// How many items of the stream at `index` can still be brought. If there is none, the
+    /// connection is woken when there is.
+    pub(super) fn poll_room(&self, index: u32, cx: &mut Context<'_>) -> Poll<usize> {
+        let mut fresh = None;
+        loop {
+            let mut state = self.lock();
+            let left = state.items_left(index, self.items);
+            if left > 0 {
+                return Poll::Ready(left);
+            }
+            if let Some(stale) = keep(&mut state.connection, &mut fresh, cx) {
+                state.paused_by = Some(index);
+                drop(state);
+                drop(stale);
+                return Poll::Pending;
+            }
+            drop(state);
+            fresh = Some(cx.waker().clone());
+        }
+    }
+
+    /// How many items of the stream at `index` can still be brought.
+    pub(super) fn room(&self, index: u32) -> usize {
+        self.lock().items_left(index, self.items)
+    }
+
+    /// Take no more calls: they are told `error`.
+    pub(super) fn refuse(&self, error: Error) {
+        self.lock().end.get_or_insert(error);
+        self.room.notify_waiters();
+    }
+
+    /// The connection carries out no more calls: those that are not over are told how they ended, by
+    /// what `execution` says of their places, and later ones `end`.
+    pub(super) fn end(&self, end: Error, failure: impl Fn(u32) -> Error) {
+        let mut state = self.lock();
+        state.end = Some(end);
+        let submitted = mem::take(&mut state.submitted);
+        let connection = state.connection.take();
+        let mut wakers = Vec::new();
+        for index in 0..state.places.len() {
+            match &mut state.places[index].call {
+                Call::Unary { waker, answer } if answer.is_none() => {
+                    *answer = Some(Err(failure(index as u32)));
+                    wakers.extend(waker.take());
+                }
+                Call::Streaming { waker, end, .. } if end.is_none() => {
+                    *end = Some(Err(failure(index as u32)));
+                    wakers.extend(waker.take());
+                }
+                Call::Abandoned => drop(state.release(index as u32)),
+                _ => {}
+            }
+        }
+        state.abandoned.clear();
+        drop(state);
+        self.room.notify_waiters();
+        wakers.into_iter().for_each(Waker::wake);
+        drop((submitted, connection));
+    }
+
+    /// What ids of the same place differ by: the smallest power of two that tells all places apart.
+    fn id_step(&self) -> u64 {
+        self.max_calls.next_power_of_two() as u64
+    }
+
+    /// A free place. For a newcomer, one that nobody waits for.
+    fn take_place(
+        &self,
+        state: &mut State<Request, Response>,
+        is_newcomer: bool,
+    ) -> Result<u32, Error> {
+        if let Some(end) = &state.end {
+            return Err(end.clone());
+        }
+        let promised = match is_newcomer {
+            true => state.waiting,
+            false => 0,
+        };
+        // LIMIT: max_concurrent_calls.
+        if state.taken() + promised >= self.max_calls {
+            return Err(Error::TooManyCalls(self.max_calls));
+        }
+        let index = match state.free.pop() {
+            Some(index) => index,
+            None => {
+                let index = state.places.len() as u32;
+                state.places.push(Place {
+                    id: 0,
+                    next_id: self.id_step() + u64::from(index),
+                    call: Call::None,
+                });
+                index
+            }
+        };
+        state.places[index as usize].call = Call::Reserved;
+        Ok(index)
+    }
+
+    /// Let go of the lock after a place became free.
+    #[inline]
+    fn unlock_with_room(&self, state: MutexGuard<'_, State<Request, Response>>) {
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.room.notify_one();
+        }
+    }
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, State<Request, Response>> {
+        self.state
+            .lock()
+            .expect("no code that panics runs under it")
+    }
+}
+
+impl<Request: Message, Response: Message> State<Request, Response> {
+    fn taken(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// Give the call at `index` its id: the one that its caller `chosen`, or one of the place's own.
+    fn enter(&mut self, index: u32, chosen: u64, step: u64) -> Result<u64, Error> {
+        if chosen != 0 {
+            self.has_chosen_ids = true;
+            let at = (chosen & (step - 1)) as usize;
+            let is_taken = self.places.get(at).is_some_and(|place| {
+                place.id == chosen && !matches!(place.call, Call::None | Call::Reserved)
+            });
+            match self.ids.entry(chosen) {
+                Entry::Vacant(entry) if !is_taken => entry.insert(index),
+                _ => return Err(Error::DuplicateId(chosen)),
+            };
+            self.places[index as usize].id = chosen;
+            return Ok(chosen);
+        }
+        loop {
+            let place = &mut self.places[index as usize];
+            let id = place.next_id;
+            place.next_id += step;
+            if !self.has_chosen_ids || !self.ids.contains_key(&id) {
+                place.id = id;
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Free the place at `index`. What stood there is to be dropped without the lock.
+    #[inline]
+    fn release(&mut self, index: u32) -> Call<Response> {
+        let place = &mut self.places[index as usize];
+        let id = place.id;
+        let call = mem::replace(&mut place.call, Call::None);
+        self.free.push(index);
+        if self.has_chosen_ids
+            && let Entry::Occupied(entry) = self.ids.entry(id)
+            && *entry.get() == index
+        {
+            entry.remove();
+        }
+        call
+    }
+
+    /// A late response to `id` may still come: nobody may choose it for a while.
+    fn give_up(&mut self, id: u64, most: usize) {
+        // LIMIT: as many ids as calls may be in flight are remembered, or more. By the time at which
+        // so many others have been given up, the server has heard of the first.
+        if self.given_up.len() >= most.max(GIVEN_UP_IDS)
+            && let Some(oldest) = self.given_up.pop_front()
+            && self.ids.get(&oldest) == Some(&GIVEN_UP)
+        {
+            self.ids.remove(&oldest);
+        }
+        self.given_up.push_back(id);
+        self.ids.insert(id, GIVEN_UP);
+    }
+
+    /// Whom to wake when items of the stream were taken for which the connection waits.
+    fn resume(&mut self) -> Option<Waker> {
+        self.paused_by = None;
+        self.connection.take()
+    }
+
+    fn items_left(&self, index: u32, most: usize) -> usize {
+        match &self.places[index as usize].call {
+            Call::Streaming { items, .. } => most.saturating_sub(items.len()),
+            // Nobody will take them, and they are dropped as they come.
+            _ => most,
+        }
+    }
+}
+
+/// Keep a waker for the task of `cx`: the one that is there, or else the `fresh` one. `None` if a
+/// fresh one is needed; otherwise what was kept before, if anything, to be dropped without the lock.
+#[inline]
+fn keep(
+    kept: &mut Option<Waker>,
+    fresh: &mut Option<Waker>,
+    cx: &Context<'_>,
+) -> Option<Option<Waker>> {
+    if kept.as_ref().is_some_and(|kept| kept.will_wake(cx.waker())) {
+        return Some(fresh.take());
+    }
+    let fresh = fresh.take()?;
+    Some(kept.replace(fresh))
+}
+
+/// Spreads ids, which are numbered in a row as a rule. They are chosen by this program: a peer can
+/// ask for any, but enter none, so it cannot make them collide.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    #[inline]
+    fn write_u64(&mut self, id: u64) {
+        // The golden ratio; both halves of the product, because the table uses bits of both ends.
+        let product = u128::from(self.0 ^ id) * 0x9E37_79B9_7F4A_7C15;
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A task in the line of those that wait for a place.
+struct Waiting<'a, Request: Message, Response: Message>(&'a Table<Request, Response>);
+
+impl<Request: Message, Response: Message> Drop for Waiting<'_, Request, Response> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
+}
+
+const UNARY: &str = "the completion of a unary call is given its place, and gives it back once";
+const STREAMING: &str = "the completion of a stream is given its place, and gives it back once";
+const HELD: &str = "a completion holds its place until it is dropped";

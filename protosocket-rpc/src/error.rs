@@ -1,0 +1,122 @@
+use std::{fmt, sync::Arc};
+
+use protosocket::{Blame, CloseReason, EncodeError};
+
+/// How a call ended that did not end as it should.
+///
+/// None of these is ever the end of a stream that is complete: that is `None`.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server cancelled the call, or refused to begin it: it says both with the same message.
+    #[error("the server cancelled or refused the call")]
+    CancelledRemotely,
+    /// The call was not over in time. If the request had been sent, the server has been told that
+    /// nobody waits any more.
+    #[error(
+        "the call took longer than it may ({0}); see call_timeout, stream_timeout and with_timeout"
+    )]
+    DeadlineExceeded(Execution),
+    /// The connection ended before the call did, or before it began.
+    #[error("the connection was lost ({execution}): {reason}")]
+    ConnectionLost {
+        /// Whether the server may have heard of the call.
+        execution: Execution,
+        /// Why the connection ended.
+        reason: Arc<CloseReason>,
+    },
+    /// The connection is to end once the calls in flight have; it takes no more of them.
+    #[error("the connection is being drained and takes no more calls")]
+    Draining,
+    /// As many calls are in flight as may be, or others wait for their end.
+    #[error(
+        "{0} calls are in flight or waited for, and no more may be (max_concurrent_calls); \
+         reserve() waits for one to end"
+    )]
+    TooManyCalls(usize),
+    /// The caller chose an id that is in flight, or was given up so shortly ago that a late response
+    /// to it may still come.
+    #[error("the id {0} belongs to a call in flight, or to one that was given up shortly ago")]
+    DuplicateId(u64),
+    /// The request cannot be encoded. Other calls go on.
+    #[error("the request cannot be sent: {0}")]
+    Encode(#[source] EncodeError),
+    /// The stream's items were not taken as fast as they came.
+    #[error("{0} items of the stream wait to be taken, and no more may (max_buffered_items)")]
+    SlowConsumer(usize),
+    /// The server ended a call without a response that was to have one: it takes it for a stream.
+    #[error("the server ended the call without a response: to it, this is a stream")]
+    NoResponse,
+    /// The server said something about the call that this version does not know. The call has been
+    /// cancelled.
+    #[error("the server sent the unknown control code {0}; known are 0, 1 and 2")]
+    UnknownControlCode(u8),
+}
+
+/// Whether a call that failed may have had an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Execution {
+    /// No byte of the request has left: the call can be repeated elsewhere.
+    NeverSent,
+    /// The request has left, at least in part. Whether it was carried out is not known.
+    MaybeExecuted,
+}
+
+impl Error {
+    /// Whose doing it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::CancelledRemotely
+            | Self::DeadlineExceeded(_)
+            | Self::NoResponse
+            | Self::UnknownControlCode(_) => Blame::Peer,
+            Self::ConnectionLost { reason, .. } => reason.blame(),
+            Self::Draining
+            | Self::TooManyCalls(_)
+            | Self::DuplicateId(_)
+            | Self::Encode(_)
+            | Self::SlowConsumer(_) => Blame::Local,
+        }
+    }
+
+    /// Whether the call may have had an effect.
+    pub fn execution(&self) -> Execution {
+        match self {
+            Self::DeadlineExceeded(execution) | Self::ConnectionLost { execution, .. } => {
+                *execution
+            }
+            Self::Draining | Self::TooManyCalls(_) | Self::DuplicateId(_) | Self::Encode(_) => {
+                Execution::NeverSent
+            }
+            Self::CancelledRemotely
+            | Self::SlowConsumer(_)
+            | Self::NoResponse
+            | Self::UnknownControlCode(_) => Execution::MaybeExecuted,
+        }
+    }
+
+    /// A short, stable name for metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CancelledRemotely => "cancelled_remotely",
+            Self::DeadlineExceeded(_) => "deadline_exceeded",
+            Self::ConnectionLost { .. } => "connection_lost",
+            Self::Draining => "draining",
+            Self::TooManyCalls(_) => "too_many_calls",
+            Self::DuplicateId(_) => "duplicate_id",
+            Self::Encode(_) => "encode",
+            Self::SlowConsumer(_) => "slow_consumer",
+            Self::NoResponse => "no_response",
+            Self::UnknownControlCode(_) => "unknown_control_code",
+        }
+    }
+}
+
+impl fmt::Display for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NeverSent => "the request was never sent",
+            Self::MaybeExecuted => "the request may have been carried out",
+        })
+    }
+}
