@@ -1,0 +1,15 @@
+//! The client's side of calls, on streams that never wake by themselves and a clock that stands still.
+
+#[path = "../text/mod.rs"]
+mod text;
+
+mod common;
+
+mod cancel;
+mod cut;
+mod deadlines;
+mod ends;
+mod ids;
+mod limits;
+mod lost;
+mod slow;

@@ -1,0 +1,171 @@
+//! Streams whose items are not taken as fast as they come (D10).
+
+use protosocket::Blame;
+use protosocket_rpc::{
+    Error, Message,
+    client::{Configuration, SlowConsumer},
+};
+
+use crate::common::*;
+
+fn buffering(items: usize, policy: SlowConsumer) -> Called {
+    let configuration = Configuration::new().slow_consumer(policy);
+    Called::configured(configuration.max_buffered_items(items).unwrap())
+}
+
+/// Items of the stream `id`, numbered from `first`.
+fn items(id: u64, numbers: std::ops::Range<usize>) -> impl Iterator<Item = Text> {
+    numbers.map(move |n| Text::new(id, NORMAL, n.to_string()))
+}
+
+#[test]
+fn d10_a_slow_consumer_pauses_its_connection() {
+    for limit in [1, 2, 3, 7, 128] {
+        let mut called = buffering(limit, SlowConsumer::Pause);
+        let mut stream = called.stream("a");
+        let mut unary = called.unary("b");
+        let ids: Vec<_> = called.heard().iter().map(|asked| asked.id).collect();
+        // More than is decoded, or read, in one go.
+        called.answer(items(ids[0], 0..50_000));
+        called.answer([Text::ended(ids[0]), Text::new(ids[1], NORMAL, "answer")]);
+        // Of the items.
+        let heard = |called: &Called| {
+            let heard = called.connection.connection().stats().messages_in as usize;
+            heard.min(50_000)
+        };
+        assert!(heard(&called) <= limit, "{} of {limit}", heard(&called));
+        unary.waits();
+        let mut taken = 0;
+        while taken < 50_000 {
+            // One at a time, so that what is taken from the table and not used counts as well.
+            let std::task::Poll::Ready(Some(Ok(item))) = stream.poll_next() else {
+                panic!("limit {limit}: nothing comes after {taken} items");
+            };
+            assert_eq!(item.text, taken.to_string());
+            taken += 1;
+            called.settle();
+            assert!(
+                heard(&called) <= taken + limit,
+                "{} of {taken} + {limit}",
+                heard(&called)
+            );
+        }
+        assert_eq!(stream.take(), ["end"]);
+        assert_eq!(unary.end(), "answer");
+        assert_eq!(called.heard(), []);
+    }
+}
+
+#[test]
+fn d10_a_slow_consumer_is_ended_where_that_is_the_policy() {
+    for limit in [1, 2, 3, 100, 128] {
+        let mut called = buffering(limit, SlowConsumer::End);
+        let mut stream = called.stream("a");
+        let mut unary = called.unary("b");
+        let ids: Vec<_> = called.heard().iter().map(|asked| asked.id).collect();
+        called.answer(items(ids[0], 0..50_000));
+        called.respond(ids[1], "answer");
+        assert_eq!(unary.end(), "answer");
+        assert_eq!(called.heard(), [Text::cancelled(ids[0])]);
+        let taken = stream.take();
+        let kept = &taken[..taken.len() - 2];
+        assert!(
+            kept.len() <= limit && !kept.is_empty(),
+            "{} of {limit}",
+            kept.len()
+        );
+        assert!(
+            kept.iter()
+                .enumerate()
+                .all(|(n, item)| *item == n.to_string())
+        );
+        assert_eq!(taken[kept.len()..], ["slow_consumer", "end"]);
+    }
+    assert_eq!(Error::SlowConsumer(1).blame(), Blame::Local);
+}
+
+#[test]
+fn a_consumer_that_keeps_up_is_not_slow() {
+    for policy in [SlowConsumer::Pause, SlowConsumer::End] {
+        let mut called = buffering(8, policy);
+        let mut stream = called.stream("a");
+        let id = called.asked("a");
+        assert_eq!(stream.take(), Vec::<String>::new());
+        for round in 0..1000 {
+            let numbers = round * 4..round * 4 + 4;
+            called.answer(items(id, numbers.clone()));
+            let expected: Vec<_> = numbers.map(|n| n.to_string()).collect();
+            assert_eq!(stream.take(), expected, "{policy:?}");
+        }
+        called.answer([Text::ended(id)]);
+        assert_eq!(stream.take(), ["end"]);
+        assert_eq!(called.heard(), []);
+    }
+}
+
+#[test]
+fn a_slow_consumer_that_goes_lets_the_others_go_on() {
+    let mut called = buffering(4, SlowConsumer::Pause);
+    let slow = called.stream("slow");
+    let mut other = called.stream("other");
+    let ids: Vec<_> = called.heard().iter().map(|asked| asked.id).collect();
+    let both = (0..100).flat_map(|n| {
+        ids.iter()
+            .map(move |id| Text::new(*id, NORMAL, n.to_string()))
+    });
+    called.answer(both.collect::<Vec<_>>());
+    // They are paused by the slow one.
+    assert!(other.take().len() < 4);
+    called.settle();
+    assert!(other.take().is_empty());
+    drop(slow);
+    let mut taken = 0;
+    while taken < 90 {
+        called.settle();
+        let more = other.take().len();
+        assert!(more > 0, "nothing comes after {taken} items");
+        taken += more;
+    }
+    assert_eq!(called.heard(), [Text::cancelled(ids[0])]);
+}
+
+#[test]
+fn two_slow_consumers_wait_for_each_other_and_neither_is_lost() {
+    let mut called = buffering(2, SlowConsumer::Pause);
+    let mut streams = [called.stream("a"), called.stream("b")];
+    let ids: Vec<_> = called.heard().iter().map(|asked| asked.id).collect();
+    let both = (0..100).flat_map(|n| {
+        ids.iter()
+            .map(move |id| Text::new(*id, NORMAL, n.to_string()))
+    });
+    let ends = ids.iter().map(|id| Text::ended(*id));
+    called.answer(both.chain(ends).collect::<Vec<_>>());
+    let mut taken = [Vec::new(), Vec::new()];
+    for _ in 0..400 {
+        for (stream, taken) in streams.iter_mut().zip(&mut taken) {
+            taken.extend(stream.take());
+            called.settle();
+        }
+    }
+    let mut expected: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+    expected.push("end".to_owned());
+    assert_eq!(taken, [expected.clone(), expected]);
+}
+
+#[test]
+fn the_end_of_the_connection_is_noticed_while_input_is_paused() {
+    let mut called = buffering(2, SlowConsumer::Pause);
+    let mut stream = called.stream("a");
+    let mut unary = called.unary("b");
+    let id = called.heard()[0].id;
+    called.answer(items(id, 0..5));
+    called
+        .connection
+        .peer
+        .fail_read(std::io::ErrorKind::ConnectionReset);
+    assert_eq!(called.connection.reason(), "io");
+    let lost = "connection_lost: maybe executed";
+    assert_eq!(unary.end(), lost);
+    // What had been decoded is given first.
+    assert_eq!(stream.take(), ["0", lost, "end"]);
+}
