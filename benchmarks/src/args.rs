@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use lexopt::prelude::{Long, Short, Value};
 use crate::drive::Drive;
 use crate::machine::Placement;
 use crate::run::Plan;
-use crate::systems::{self, SYSTEMS, System};
+use crate::systems::{self, SYSTEMS, Start, System};
 use crate::work::Work;
 
 /// What people may ask for. The other commands are for the processes of a run.
@@ -21,6 +21,9 @@ const COMMANDS: &str = "`run`, `report` or `compare`";
 // LIMIT: a run ends, whatever is typed.
 const MOST_ROUNDS: usize = 1_000;
 const MEASURED_SECONDS: std::ops::RangeInclusive<f64> = 0.01..=60.0;
+
+/// Stands for a rate that is not asked for.
+const ANY_RATE: &str = "any";
 
 /// What the program is to do.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ pub(crate) enum Command {
     /// Be a server for the run that has started this process.
     Serve {
         /// Which one.
-        system: &'static System,
+        start: Start,
         /// Where.
         placement: Placement,
     },
@@ -106,13 +109,16 @@ impl Command {
 
 impl Drive {
     /// The arguments from which the client reads these orders.
-    pub(crate) fn to_arguments(self) -> [String; 5] {
+    pub(crate) fn to_arguments(self) -> [String; 7] {
         [
             self.placement.to_string(),
             self.address.to_string(),
+            self.system.name.to_owned(),
             self.work.to_string(),
             self.warm_up.as_millis().to_string(),
             self.measured.as_millis().to_string(),
+            self.rate
+                .map_or_else(|| ANY_RATE.to_owned(), |rate| rate.to_string()),
         ]
     }
 }
@@ -120,12 +126,13 @@ impl Drive {
 /// The text of `--help`.
 pub(crate) fn help() -> String {
     let full = Plan::full();
-    let describe = |system: &&System| format!("  {:<18} {}\n", system.name, system.about);
+    let describe = |system: &&System| format!("  {:<22} {}\n", system.name, system.about);
     let systems: String = full.systems.iter().map(describe).collect();
     let works: Vec<String> = full.works.iter().map(Work::to_string).collect();
     format!(
         "\
-Echo servers side by side: server CPU per message, rates, latencies and memory.
+Echo servers and servers of calls side by side: server CPU per message, rates,
+latencies and memory.
 
 Usage: benchmarks run [OPTIONS]
        benchmarks report FILE [--html PAGE]
@@ -184,6 +191,7 @@ fn parse_run(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
         keep_only(&pattern, &mut plan.works)?;
     }
     plan.systems = systems.unwrap_or(plan.systems);
+    drop_idle(&mut plan)?;
     plan.rounds = rounds.unwrap_or(plan.rounds);
     plan.measured = measured.unwrap_or(plan.measured);
     Ok(Command::Run { plan, json, html })
@@ -243,6 +251,27 @@ fn keep_only(pattern: &str, works: &mut Vec<Work>) -> Result<(), UsageError> {
     Ok(())
 }
 
+/// Leaves out works that none of the systems does, and systems that do none of the works.
+fn drop_idle(plan: &mut Plan) -> Result<(), UsageError> {
+    let (works, systems) = (&plan.works, &plan.systems);
+    let works: Vec<Work> = (works.iter().copied())
+        .filter(|&work| systems.iter().any(|system| system.does(work)))
+        .collect();
+    if works.is_empty() {
+        let names: Vec<&str> = systems.iter().map(|system| system.name).collect();
+        let wanted: Vec<String> = plan.works.iter().map(Work::to_string).collect();
+        return Err(UsageError(format!(
+            "{} can do none of: {}",
+            names.join(","),
+            wanted.join(" ")
+        )));
+    }
+    plan.systems
+        .retain(|system| works.iter().any(|&work| system.does(work)));
+    plan.works = works;
+    Ok(())
+}
+
 fn parse_systems(names: &str) -> Result<Vec<&'static System>, UsageError> {
     let mut chosen: Vec<&'static System> = Vec::new();
     for name in names.split(',') {
@@ -298,29 +327,44 @@ fn system_names() -> String {
 
 fn parse_serve(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
     let system = find_system(&arguments.value()?.string()?)?;
+    let work = find_work(&arguments.value()?.string()?)?;
+    let start = (system.server(work))
+        .ok_or_else(|| UsageError(format!("{} cannot do {work}", system.name)))?;
     Ok(Command::Serve {
-        system,
+        start,
         placement: arguments.value()?.parse()?,
     })
+}
+
+fn find_work(name: &str) -> Result<Work, UsageError> {
+    Work::find(name).ok_or_else(|| UsageError(format!("unknown work {name:?}")))
 }
 
 fn parse_drive(mut arguments: lexopt::Parser) -> Result<Command, UsageError> {
     let placement = arguments.value()?.parse()?;
     let address = arguments.value()?.parse()?;
-    let work = arguments.value()?.string()?;
-    let work = Work::find(&work).ok_or_else(|| UsageError(format!("unknown work {work:?}")))?;
+    let system = find_system(&arguments.value()?.string()?)?;
+    let work = find_work(&arguments.value()?.string()?)?;
     let mut milliseconds = || -> Result<Duration, UsageError> {
         Ok(Duration::from_millis(
             arguments.value()?.parse_with(u64::from_str)?,
         ))
     };
     let (warm_up, measured) = (milliseconds()?, milliseconds()?);
+    let rate = arguments.value()?;
+    let rate = if rate == ANY_RATE {
+        None
+    } else {
+        Some(rate.parse_with(NonZeroU32::from_str)?)
+    };
     Ok(Command::Drive(Drive {
         placement,
         address,
+        system,
         work,
         warm_up,
         measured,
+        rate,
     }))
 }
 
@@ -350,7 +394,8 @@ mod tests {
 
     #[test]
     fn options_are_taken() {
-        let line = "run --only 64B/1x1 --systems protosocket-2.0.2,loop --rounds=7 --seconds 0.5";
+        let line =
+            "run --only echo/64B/1x1 --systems protosocket-2.0.2,loop --rounds=7 --seconds 0.5";
         let plan = parse_plan(line);
         let works: Vec<String> = plan.works.iter().map(Work::to_string).collect();
         assert_eq!(works, ["echo/64B/1x1", "echo/64B/1x1024"]);
@@ -360,8 +405,16 @@ mod tests {
         assert_eq!(plan.measured, Duration::from_millis(500));
         let plan = parse_plan("run --only idle --rounds 3 --quick");
         assert_eq!(plan.works.len(), 1);
+        assert!(plan.systems.iter().all(|system| system.does(plan.works[0])));
         assert_eq!(plan.rounds, 3);
         assert_eq!(plan.measured, Plan::quick().measured);
+        let plan = parse_plan("run --systems tonic,loop");
+        assert!(plan.works.iter().any(|work| SYSTEMS[0].does(*work)));
+        assert!(
+            !parse_plan("run --systems tonic")
+                .works
+                .contains(&Work::all()[0])
+        );
         let Ok(Command::Run { json, html, .. }) = parse("run --json a.json --html a.html") else {
             panic!("files are expected");
         };
@@ -399,11 +452,15 @@ mod tests {
             ("", "expected `run`"),
             ("walk", "expected `run`"),
             ("run --only nothing", "echo/64B/1x1"),
-            ("run --quick --only 64B/1x1*1", "echo/64B/1x64"),
+            ("run --quick --only 64B/1x1*1", "echo/64B/1x1024"),
             ("run --only", "missing argument"),
             ("run --systems loop,2.0.2", "some of: loop"),
             ("run --systems loop,loop", "twice"),
             ("run --systems=", "unknown system"),
+            (
+                "run --systems tonic --only echo/64B/1x1",
+                "tonic can do none of",
+            ),
             ("run --rounds 0", "1 to 1000"),
             ("run --rounds 1001", "1 to 1000"),
             ("run --rounds five", "1 to 1000"),
@@ -429,17 +486,21 @@ mod tests {
 
     #[test]
     fn orders_survive_the_command_line() {
-        let orders = Drive {
-            placement: Placement::Processor(1),
-            address: "127.0.0.1:4321".parse().expect("an address"),
-            work: Work::find("echo/64B/1x64").expect("a load"),
-            warm_up: Duration::from_millis(200),
-            measured: Duration::from_millis(1_500),
-        };
-        let line = format!("drive {}", orders.to_arguments().join(" "));
-        match parse(&line) {
-            Ok(Command::Drive(parsed)) => assert_eq!(parsed, orders),
-            other => panic!("{other:?}"),
+        for rate in [None, NonZeroU32::new(700_000)] {
+            let orders = Drive {
+                placement: Placement::Processor(1),
+                address: "127.0.0.1:4321".parse().expect("an address"),
+                system: &SYSTEMS[0],
+                work: Work::find("rpc-latency/64B/70%").expect("a load"),
+                warm_up: Duration::from_millis(200),
+                measured: Duration::from_millis(1_500),
+                rate,
+            };
+            let line = format!("drive {}", orders.to_arguments().join(" "));
+            match parse(&line) {
+                Ok(Command::Drive(parsed)) => assert_eq!(parsed, orders),
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(crate) struct Bout {
     pub(crate) warm_up: Duration,
     /// How long it is measured.
     pub(crate) measured: Duration,
+    /// Calls per second of an open loop whose rate depends on the run.
+    pub(crate) rate: Option<NonZeroU32>,
 }
 
 /// What came of it.
@@ -79,14 +82,16 @@ impl Bout {
     /// time is asked last before the load and first after it.
     fn measure_with(&self, program: &Path, questions: &[Question]) -> io::Result<Outcome> {
         let [serving, driving] = self.work.placements(self.processors);
-        let name = self.system.name.to_owned();
-        let mut server = Child::spawn(program, "serve", [name, serving.to_string()])?;
+        let [name, work] = [self.system.name.to_owned(), self.work.to_string()];
+        let mut server = Child::spawn(program, "serve", [name, work, serving.to_string()])?;
         let orders = Drive {
             placement: driving,
             address: parse(&server.hear(PATIENCE)?)?,
+            system: self.system,
             work: self.work,
             warm_up: self.warm_up,
             measured: self.measured,
+            rate: self.rate,
         };
         let mut client = Child::spawn(program, "drive", orders.to_arguments())?;
         let mut notes = Vec::new();
@@ -194,6 +199,7 @@ fn value(figure: Figure, before: &Readings, report: &Report, after: &Readings) -
         Figure::Rss => each(Question::Memory),
         Figure::Heap => each(Question::Heap),
         Figure::PeakRss => increase(Question::Memory, Question::PeakMemory),
+        Figure::ClientPeakRss => report.peak_growth.map(|bytes| bytes as f64),
     }
 }
 
@@ -250,6 +256,7 @@ mod tests {
                 max_ns: 31_000,
             }),
             send_delay_p99_ns: Some(7_000),
+            peak_growth: Some(5_000),
         };
         let readings = |cpu, memory, peak, heap| {
             Readings(vec![
@@ -273,6 +280,7 @@ mod tests {
             (Figure::Rss, 1_000.0),
             (Figure::Heap, 10.0),
             (Figure::PeakRss, 8_000_000.0),
+            (Figure::ClientPeakRss, 5_000.0),
         ];
         assert_eq!(expected.len(), Figure::ALL.len());
         for (figure, expected) in expected {
@@ -289,6 +297,7 @@ mod tests {
             cpu_ns: 1,
             latency: None,
             send_delay_p99_ns: None,
+            peak_growth: None,
         };
         let nothing = Readings(Vec::new());
         for figure in [
@@ -296,6 +305,7 @@ mod tests {
             Figure::SendDelay,
             Figure::ServerCpu,
             Figure::Heap,
+            Figure::ClientPeakRss,
         ] {
             assert_eq!(value(figure, &nothing, &report, &nothing), None);
         }

@@ -30,6 +30,8 @@ pub(crate) enum Figure {
     Heap,
     /// Resident bytes by which the server was larger when it was largest.
     PeakRss,
+    /// Resident bytes by which the client was larger when it was largest.
+    ClientPeakRss,
 }
 
 /// Which of two values is the better one.
@@ -56,6 +58,7 @@ impl Figure {
         Self::Rss,
         Self::Heap,
         Self::PeakRss,
+        Self::ClientPeakRss,
     ];
 
     /// What JSON and the command line call it.
@@ -72,6 +75,7 @@ impl Figure {
             Self::Rss => "rss_per_connection",
             Self::Heap => "heap_per_connection",
             Self::PeakRss => "peak_rss",
+            Self::ClientPeakRss => "client_peak_rss",
         }
     }
 
@@ -89,6 +93,7 @@ impl Figure {
             Self::Rss => "RSS B/conn",
             Self::Heap => "heap B/conn",
             Self::PeakRss => "peak RSS B",
+            Self::ClientPeakRss => "client peak RSS B",
         }
     }
 
@@ -105,7 +110,8 @@ impl Figure {
             | Self::SendDelay
             | Self::Rss
             | Self::Heap
-            | Self::PeakRss => Better::Lower,
+            | Self::PeakRss
+            | Self::ClientPeakRss => Better::Lower,
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The wire of every system: a big-endian `u32` length, then that many bytes of payload.
+//! The wire of every echo: a big-endian `u32` length, then that many bytes of payload.
 //!
 //! The client and the hand-written loop read through the same [`Inbox`] and write through the same
-//! [`Outbox`].
+//! [`Outbox`]; those of the calls do so too, with a [`Framing`] of their own.
 
 use std::io;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -20,8 +21,9 @@ const SMALLEST_READ: usize = 16 << 10;
 /// second-level cache.
 const LARGEST_READ: usize = 256 << 10;
 
-// LIMIT: the largest message that is measured; a buffer grows as far as that.
-const LARGEST_PAYLOAD: usize = 1 << 20;
+// LIMIT: the largest message that is measured, with the fields around the body of a call; a buffer
+// grows as far as that.
+const LARGEST_PAYLOAD: usize = (1 << 20) + 64;
 
 /// The first byte of a message that a server takes and does not answer. All others are echoed.
 pub(crate) const SILENT: u8 = 0;
@@ -47,15 +49,37 @@ pub(crate) fn announced_length(bytes: &[u8]) -> Option<usize> {
     Some(u32::from_be_bytes(*header) as usize)
 }
 
+/// Where payloads begin and end.
+pub(crate) trait Framing: Default {
+    /// Bytes of the header at the front of `bytes`, and of the payload behind it, once both are known.
+    ///
+    /// # Errors
+    ///
+    /// When no peer can have meant that header.
+    fn announced(bytes: &[u8]) -> io::Result<Option<(usize, usize)>>;
+}
+
+/// The framing of the echoes.
+#[derive(Debug, Default)]
+pub(crate) struct U32;
+
+impl Framing for U32 {
+    #[inline]
+    fn announced(bytes: &[u8]) -> io::Result<Option<(usize, usize)>> {
+        Ok(announced_length(bytes).map(|length| (HEADER, length)))
+    }
+}
+
 /// Bytes that were read and not yet taken as frames, in a buffer that grows while reads fill it.
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
+pub(crate) struct Inbox<F = U32> {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    framing: PhantomData<F>,
 }
 
-impl Inbox {
+impl<F: Framing> Inbox<F> {
     /// Reads once. Zero bytes mean that the peer has closed its side.
     ///
     /// # Errors
@@ -81,19 +105,20 @@ impl Inbox {
     ///
     /// # Errors
     ///
-    /// `InvalidData` when the peer announces a payload that no buffer of ours can hold.
+    /// `InvalidData` when the peer announces a payload that no buffer of ours can hold, and those of
+    /// the framing.
     #[inline]
     pub(crate) fn next_payload(&mut self) -> io::Result<Option<&[u8]>> {
         let unread = &self.bytes[self.start..self.end];
-        let Some(length) = announced_length(unread) else {
+        let Some((header, length)) = F::announced(unread)? else {
             return Ok(None);
         };
         if length > LARGEST_PAYLOAD {
             return Err(too_long(length));
         }
-        match unread.get(HEADER..HEADER + length) {
+        match unread.get(header..header + length) {
             Some(payload) => {
-                self.start += HEADER + length;
+                self.start += header + length;
                 Ok(Some(payload))
             }
             None => Ok(None),
@@ -113,8 +138,8 @@ impl Inbox {
         if filled && wanted < LARGEST_READ {
             wanted = (wanted * 2).max(SMALLEST_READ);
         }
-        if let Some(length) = announced_length(&self.bytes[..self.end]) {
-            wanted = wanted.max(HEADER + length.min(LARGEST_PAYLOAD));
+        if let Ok(Some((header, length))) = F::announced(&self.bytes[..self.end]) {
+            wanted = wanted.max(header + length.min(LARGEST_PAYLOAD));
         }
         if wanted > self.bytes.len() {
             self.bytes.resize(wanted, 0);
@@ -142,6 +167,12 @@ impl Outbox {
     #[inline]
     pub(crate) fn push(&mut self, payload: &[u8]) {
         encode(payload, &mut self.bytes);
+    }
+
+    /// Where messages of another framing are appended.
+    #[inline]
+    pub(crate) fn end(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
     }
 
     /// Bytes in the buffer.

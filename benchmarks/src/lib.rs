@@ -1,7 +1,8 @@
-//! Echo servers side by side, in one run.
+//! Echo servers and servers of calls side by side, in one run.
 //!
-//! Every system answers the same client over the same wire, through its public interface and in
-//! its default configuration. Server and client are processes of their own on different
+//! Every system answers through its public interface and in its default configuration: echoes to the
+//! same client over the same wire, calls to its own client and, where the wire is the same, to one
+//! client for all. Server and client are processes of their own on different
 //! processors. The systems take turns within each round; what is reported is the median over the
 //! rounds, and the median of the ratios to the hand-written loop within the rounds. Processor time
 //! per message is the steadiest figure: rates depend on the client as well.
@@ -10,6 +11,7 @@
 
 mod args;
 mod bout;
+mod call;
 mod child;
 mod drive;
 mod figure;
@@ -84,7 +86,7 @@ fn execute(command: Command) -> io::Result<ExitCode> {
                 return Ok(ExitCode::from(WORSE));
             }
         }
-        Command::Serve { system, placement } => serve::serve(system, placement)?,
+        Command::Serve { start, placement } => serve::serve(start, placement)?,
         Command::Drive(orders) => drive::drive(&orders)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::bout::{Bout, Outcome};
-use crate::figure::Sample;
+use crate::figure::{Figure, Sample};
 use crate::machine;
 use crate::progress::Progress;
 use crate::stats::ENOUGH_ROUNDS;
-use crate::systems::{SYSTEMS, System};
+use crate::systems::{self, SYSTEMS, System, YARDSTICK};
 use crate::work::Work;
 
 /// The shortest warm-up: branch predictors and buffers settle in less.
@@ -56,16 +57,31 @@ impl Plan {
         plan
     }
 
+    /// The systems that do a work.
+    fn systems_for(&self, work: Work) -> impl Iterator<Item = &'static System> {
+        let systems = self.systems.iter().copied();
+        systems.filter(move |system| system.does(work))
+    }
+
     /// How often a system does a work.
     fn measurements(&self) -> usize {
-        self.works.len() * self.systems.len() * self.rounds
+        let pairs = self
+            .works
+            .iter()
+            .map(|&work| self.systems_for(work).count());
+        pairs.sum::<usize>() * self.rounds
     }
 
     /// How long the run takes, more or less.
     pub(crate) fn estimate(&self) -> Duration {
-        let round: Duration = self.works.iter().map(|&work| self.estimate_of(work)).sum();
-        let turns = u32::try_from(self.systems.len() * self.rounds);
-        turns.map_or(Duration::MAX, |turns| round.saturating_mul(turns))
+        let works = self.works.iter();
+        let round: Duration = works
+            .map(|&work| {
+                let turns = self.systems_for(work).count() + usize::from(work.percent().is_some());
+                self.estimate_of(work) * u32::try_from(turns).unwrap_or(u32::MAX)
+            })
+            .sum();
+        u32::try_from(self.rounds).map_or(Duration::MAX, |rounds| round.saturating_mul(rounds))
     }
 
     /// How long one system is busy with a work in one round.
@@ -122,7 +138,8 @@ impl Series {
 }
 
 /// Measures everything. Systems take turns within a round, and the first of a round is the second
-/// of the one before it, so that what drifts meets all of them.
+/// of the one before it, so that what drifts meets all of them. Where the rate of a work depends on
+/// that of the [`YARDSTICK`], that one is measured first in each round, as fast as it can.
 ///
 /// A measurement that fails is noted and leaves its sample empty: a system that breaks under one
 /// load says nothing about the others.
@@ -135,7 +152,10 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
     let mut series: Vec<Series> = plan
         .works
         .iter()
-        .flat_map(|&work| plan.systems.iter().map(move |system| (work, system.name)))
+        .flat_map(|&work| {
+            plan.systems_for(work)
+                .map(move |system| (work, system.name))
+        })
         .map(|(work, system)| Series {
             work,
             system,
@@ -144,32 +164,50 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
         })
         .collect();
     let mut progress = Progress::new(plan.measurements(), plan.estimate());
-    let count = plan.systems.len();
     for round in 0..plan.rounds {
-        for (row, &work) in plan.works.iter().enumerate() {
-            for turn in 0..count {
-                let column = (round + turn) % count;
-                let system = plan.systems[column];
+        let mut row = 0;
+        for &work in &plan.works {
+            let systems: Vec<&'static System> = plan.systems_for(work).collect();
+            let bout = |system, rate| Bout {
+                work,
+                system,
+                processors,
+                warm_up: plan.warm_up(),
+                measured: plan.measured,
+                rate,
+            };
+            let rate = work.percent().map(|percent| {
+                let yardstick = systems::find(YARDSTICK).expect("it is one of the systems");
+                progress.show(format_args!("{work}, the highest rate of {YARDSTICK}"));
+                pace(bout(yardstick, None).measure()?, percent)
+            });
+            for turn in 0..systems.len() {
+                let column = (round + turn) % systems.len();
+                let system = systems[column];
                 progress.show(format_args!("{work} {}", system.name));
-                let bout = Bout {
-                    work,
-                    system,
-                    processors,
-                    warm_up: plan.warm_up(),
-                    measured: plan.measured,
+                let measured = match &rate {
+                    None => bout(system, None).measure(),
+                    Some(Ok(rate)) => bout(system, Some(*rate)).measure(),
+                    Some(Err(error)) => Err(io::Error::other(format!("{YARDSTICK}: {error}"))),
                 };
-                series[row * count + column].add(round, bout.measure());
+                series[row + column].add(round, measured);
                 progress.advance(plan.estimate_of(work));
             }
+            row += systems.len();
         }
     }
     Ok(series)
 }
 
+/// A share of the rate that was reached.
+fn pace(yardstick: Outcome, percent: u32) -> io::Result<NonZeroU32> {
+    let rate = yardstick.sample.get(Figure::Rate).unwrap_or(0.0) * f64::from(percent) / 100.0;
+    NonZeroU32::new(rate as u32).ok_or_else(|| io::Error::other("it has no rate"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::Figure;
 
     #[test]
     fn the_quick_plan_ends_within_two_minutes() {
@@ -197,6 +235,23 @@ mod tests {
             plan.to_string(),
             "works: 2, systems: 2, rounds: 3; about 145 s"
         );
+        // One of the two systems does no calls, and the yardstick is measured first.
+        plan.works = vec![Work::find("rpc-latency/64B/70%").expect("a load")];
+        plan.systems = vec![&SYSTEMS[0], systems::find("framed").expect("a system")];
+        assert_eq!(plan.measurements(), 3);
+        assert_eq!(plan.estimate(), round * 3);
+    }
+
+    #[test]
+    fn an_open_loop_is_paced_by_a_share_of_the_rate_that_was_reached() {
+        let reached = |rate| Outcome {
+            sample: Sample::default().with(Figure::Rate, rate),
+            notes: Vec::new(),
+        };
+        let rate = pace(reached(1_000_000.0), 70).expect("a rate");
+        assert_eq!(rate.get(), 700_000);
+        assert!(pace(reached(0.5), 70).is_err());
+        assert!(pace(Outcome::default(), 70).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use stats_alloc::INSTRUMENTED_SYSTEM;
 
 use crate::child::say;
 use crate::machine::{self, Placement};
-use crate::systems::System;
+use crate::systems::Start;
 
 /// What a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +60,9 @@ impl FromStr for Question {
 
 /// Tells its port, then answers a [`Question`] per line, until its input ends: no server outlives
 /// the process that has started it.
-pub(crate) fn serve(system: &System, placement: Placement) -> io::Result<()> {
+pub(crate) fn serve(start: Start, placement: Placement) -> io::Result<()> {
     placement.prepare()?.block_on(async {
-        let server = (system.start)()?;
+        let server = start()?;
         say(server.address)?;
         // The answers come from a thread of their own: a busy runtime must not delay them.
         thread::Builder::new()

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::figure::Figure;
 use crate::machine::Placement;
 
+mod rpc;
+pub(crate) use rpc::{Caller, Load, Rpc};
+
 /// Payloads of the closed loops, in bytes.
 const ECHO_PAYLOADS: [usize; 4] = [64, 1 << 10, 64 << 10, 1 << 20];
 
@@ -81,6 +84,8 @@ pub(crate) enum Work {
         /// Bytes per message.
         payload: usize,
     },
+    /// Calls.
+    Rpc(Rpc),
 }
 
 /// A closed loop: each reply is followed by the next message.
@@ -164,6 +169,7 @@ impl Work {
             }
         }
         all.extend([1 << 10, 64 << 10].map(|payload| Self::SlowReader { payload }));
+        all.extend(Rpc::all().into_iter().map(Self::Rpc));
         all
     }
 
@@ -179,10 +185,11 @@ impl Work {
         match self {
             Self::Echo(echo) => matches!(
                 (echo.payload, echo.connections, echo.in_flight),
-                (64, 1, 64 | 1_024) | (1_024, 64, 16) | (65_536, 1, 64)
+                (64, 1, 1_024) | (1_024, 64, 16)
             ),
             Self::Idle { connections } => connections == IDLE_CONNECTIONS[0],
             Self::Flood(flood) => flood.payload == 64 && flood.flooders == 1 && flood.reading,
+            Self::Rpc(rpc) => rpc.is_quick(),
             _ => false,
         }
     }
@@ -197,6 +204,7 @@ impl Work {
             Self::Idle { .. } | Self::IdleAfterBurst { .. } => Figure::Rss,
             Self::Connect { .. } => Figure::Rate,
             Self::SlowReader { .. } => Figure::PeakRss,
+            Self::Rpc(rpc) => rpc.headline(),
         }
     }
 
@@ -215,6 +223,7 @@ impl Work {
             Self::Idle { .. } | Self::IdleAfterBurst { .. } => &[Rss, Heap],
             Self::Flood(_) => &[P50, P99, Max, PeakRss],
             Self::SlowReader { .. } => &[ServerCpu, PeakRss],
+            Self::Rpc(rpc) => rpc.figures(),
         }
     }
 
@@ -223,22 +232,36 @@ impl Work {
         match self {
             Self::PingPong { .. } => [Placement::Processor(server); 2],
             Self::TwoWorkers(_) => [Placement::Workers(2), Placement::Anywhere],
+            Self::Rpc(rpc) => rpc.placements([server, client]),
             _ => [Placement::Processor(server), Placement::Processor(client)],
+        }
+    }
+
+    /// The share of the highest rate of the yardstick at which it runs, in percent.
+    pub(crate) fn percent(self) -> Option<u32> {
+        match self {
+            Self::Rpc(rpc) => rpc.percent(),
+            _ => None,
         }
     }
 
     /// Resident bytes up to which the server may grow.
     pub(crate) fn memory_limit(self) -> u64 {
-        match self {
-            Self::Flood(_) => FLOOD_MEMORY,
-            _ => MEMORY,
+        if self.ends_at_the_memory_limit() {
+            FLOOD_MEMORY
+        } else {
+            MEMORY
         }
     }
 
     /// Whether a server that has reached its memory limit is a result. The load ends then, and what
     /// was measured until then counts.
     pub(crate) fn ends_at_the_memory_limit(self) -> bool {
-        matches!(self, Self::Flood(_))
+        match self {
+            Self::Flood(_) => true,
+            Self::Rpc(rpc) => rpc.is_hostile(),
+            _ => false,
+        }
     }
 
     /// Roughly how long one system is busy with it, for an estimate of the whole. What does not
@@ -252,6 +275,7 @@ impl Work {
                 Duration::from_millis(50) * u32::try_from(connections).unwrap_or(u32::MAX)
             }
             Self::SlowReader { .. } => measured + Duration::from_millis(200),
+            Self::Rpc(rpc) => rpc.estimate(warm_up, measured),
             _ => warm_up + measured,
         }
     }
@@ -281,6 +305,7 @@ impl fmt::Display for Work {
             Self::Connect { clients } => write!(f, "connect/{clients}"),
             Self::Flood(flood) => write!(f, "flood/{flood}"),
             Self::SlowReader { payload } => write!(f, "slow-reader/{}", Size(payload)),
+            Self::Rpc(rpc) => rpc.fmt(f),
         }
     }
 }
@@ -355,6 +380,17 @@ mod tests {
             "flood/64B/1-reading",
             "flood/16KiB/8-deaf",
             "slow-reader/64KiB",
+            "rpc/64B/1x1024",
+            "rpc-server/64B/64x16",
+            "rpc-two-workers/1KiB/1x64",
+            "rpc-server-two-workers/64B/64x16",
+            "rpc-stream/1MiB",
+            "rpc-server-stream/64B",
+            "rpc-latency/64B/70%",
+            "rpc-slow-consumer/1KiB",
+            "rpc-server-deaf/1KiB-calls",
+            "rpc-server-deaf/1KiB-streams",
+            "rpc-server-never/100000",
         ] {
             assert!(names.iter().any(|other| other == name), "{name}: {names:?}");
         }

@@ -23,8 +23,12 @@ fn bad_arguments_are_told_and_exit_with_two() {
         (&[][..], "expected `run`"),
         (&["run", "--rounds", "none"], "expected a number"),
         (&["run", "--only", "*x"], "echo/64B/1x1"),
-        (&["run", "--systems", "tonic"], "protosocket-2.0.2"),
-        (&["serve", "tonic", "0"], "protosocket-2.0.2"),
+        (&["run", "--systems", "nginx"], "protosocket-2.0.2"),
+        (&["serve", "nginx", "0"], "protosocket-2.0.2"),
+        (
+            &["serve", "tonic", "idle/1000", "0"],
+            "tonic cannot do idle/1000",
+        ),
         (&["report"], "got 0"),
         (&["compare", "a.json"], "got 1"),
     ] {
@@ -201,7 +205,6 @@ fn samples(report: &Value, work: &str, figure: &str) -> Vec<f64> {
     let works = report["works"].as_array().expect("a list");
     let found = works.iter().find(|it| it["name"] == work).expect(work);
     let systems = found["systems"].as_array().expect("a list");
-    assert_eq!(systems.len(), 2, "{found}");
     let samples = systems.iter().flat_map(|system| {
         assert_eq!(system.get("notes"), None, "{work}");
         let samples = system["figures"][figure]["samples"].as_array();
@@ -213,10 +216,24 @@ fn samples(report: &Value, work: &str, figure: &str) -> Vec<f64> {
 /// Measures one work and checks that each figure is there, is within its bounds, and that there is
 /// no other.
 fn assert_figures(work: &str, expected: &[(&str, std::ops::Range<f64>)]) -> Value {
+    assert_figures_of("loop,ours", work, expected)
+}
+
+/// The same of these systems.
+fn assert_figures_of(
+    systems: &str,
+    work: &str,
+    expected: &[(&str, std::ops::Range<f64>)],
+) -> Value {
     let file = temporary(&format!("{}.json", work.replace('/', "-")));
     // With a star a pattern is the whole name, so that no longer one is meant as well.
-    let (_, report) = run(&format!("*{work}"), "loop,ours", &file);
-    let figures = &report["works"][0]["systems"][0]["figures"];
+    let (_, report) = run(&format!("{work}*"), systems, &file);
+    let measured = report["works"][0]["systems"].as_array().expect("a list");
+    let names: Vec<&str> = (measured.iter())
+        .filter_map(|system| system["name"].as_str())
+        .collect();
+    assert_eq!(names.join(","), systems, "{work}");
+    let figures = &measured[0]["figures"];
     let mut names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     assert_eq!(members(figures), names, "{work}");
@@ -329,6 +346,64 @@ fn a_slow_reader_costs_processor_time_and_memory() {
     assert_figures("slow-reader/1KiB", &expected);
 }
 
+/// Every system that makes and answers calls, and those of them that speak the wire of the loop.
+const RPC: &str = "loop,protosocket-rpc-2.0.2,tarpc,tonic";
+const STREAMING: &str = "loop,protosocket-rpc-2.0.2,tonic";
+const RPC_SERVERS: &str = "loop,protosocket-rpc-2.0.2";
+
+#[test]
+fn calls_have_rates_and_processor_times() {
+    let expected = ["rate", "server_cpu_ns", "client_cpu_ns"].map(|figure| (figure, ANY));
+    for (work, systems) in [
+        ("rpc/64B/64x16", RPC),
+        ("rpc-two-workers/64B/1x64", RPC),
+        ("rpc-stream/1KiB", STREAMING),
+        ("rpc-server/64B/1x1024", RPC_SERVERS),
+        ("rpc-server-two-workers/1KiB/64x16", RPC_SERVERS),
+        ("rpc-server-stream/1MiB", RPC_SERVERS),
+    ] {
+        assert_figures_of(systems, work, &expected);
+    }
+}
+
+#[test]
+fn calls_on_a_schedule_are_paced_by_the_yardstick() {
+    for work in ["rpc-latency/64B/70%", "rpc-server-latency/64B/70%"] {
+        let expected = [
+            "rate",
+            "server_cpu_ns",
+            "p50_us",
+            "p99_us",
+            "p999_us",
+            "max_us",
+            "send_delay_p99_us",
+        ];
+        let expected = expected.map(|figure| (figure, ANY));
+        let report = assert_figures_of(RPC_SERVERS, work, &expected);
+        assert_ordered(&report, work, &["p50_us", "p99_us", "p999_us", "max_us"]);
+        // A call cannot be answered before it was made.
+        assert_ordered(&report, work, &["send_delay_p99_us", "max_us"]);
+    }
+}
+
+#[test]
+fn calls_that_nobody_reads_and_calls_without_an_end_have_a_memory() {
+    for work in [
+        "rpc-server-deaf/1KiB-calls",
+        "rpc-server-deaf/1KiB-streams",
+        "rpc-server-never/10000",
+    ] {
+        let expected = [
+            ("rss_per_connection", 0.0..1_100.0 * MIB),
+            ("heap_per_connection", 0.0..1_100.0 * MIB),
+            ("peak_rss", 0.0..1_100.0 * MIB),
+        ];
+        assert_figures_of("loop", work, &expected);
+    }
+    let expected = [("peak_rss", 0.0..64.0 * MIB), ("client_peak_rss", ANY)];
+    assert_figures_of(STREAMING, "rpc-slow-consumer/1KiB", &expected);
+}
+
 #[test]
 fn a_file_that_is_no_report_is_told_and_exits_with_one() {
     let file = temporary("no-report.json");
@@ -355,7 +430,7 @@ fn a_server_ends_when_its_parent_is_gone() {
         .find(|&cpu| allowed.is_set(cpu))
         .expect("a processor");
     let mut server = Command::new(env!("CARGO_BIN_EXE_benchmarks"))
-        .args(["serve", "loop", &processor.to_string()])
+        .args(["serve", "loop", "echo/64B/1x1", &processor.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -222,16 +222,15 @@ mod tests {
 
     use tokio::time::timeout;
 
-    use super::super::tests::{block_on, with_server};
+    use super::super::tests::{block_on, echo_systems, reference, with_server};
     use super::*;
     use crate::frame::HEADER;
-    use crate::systems::SYSTEMS;
 
     #[test]
     fn every_system_echoes() {
-        for system in SYSTEMS {
+        for (system, start) in echo_systems() {
             for (payload, in_flight) in [(0, 1), (64, 64), (1 << 10, 1_024), (1 << 20, 20)] {
-                let latencies = with_server(system, async |address| {
+                let latencies = with_server(start, async |address| {
                     let message = Message::new(payload);
                     let mut client = Client::connect(address, &message, in_flight).await?;
                     client.run(Duration::from_millis(20)).await
@@ -244,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_run_leaves_nothing_behind() {
-        let counts = with_server(&SYSTEMS[0], async |address| {
+        let counts = with_server(reference(), async |address| {
             let mut client = Client::connect(address, &Message::new(64), 8).await?;
             let mut counts = Vec::new();
             for _ in 0..3 {
@@ -257,8 +256,8 @@ mod tests {
 
     #[test]
     fn every_system_closes_when_its_client_has_finished() {
-        for system in SYSTEMS {
-            let closed = with_server(system, async |address| {
+        for (system, start) in echo_systems() {
+            let closed = with_server(start, async |address| {
                 let client = Client::connect(address, &Message::new(64), 1).await?;
                 // Only a server that does not close needs any patience.
                 timeout(Duration::from_secs(10), client.close()).await?
@@ -286,7 +285,7 @@ mod tests {
 
     #[test]
     fn replies_are_recorded_against_the_batches_that_they_answer() {
-        let mut client = with_server(&SYSTEMS[0], async |address| {
+        let mut client = with_server(reference(), async |address| {
             Client::connect(address, &Message::new(8), 4).await
         })
         .expect("an echo");

@@ -56,13 +56,16 @@ struct Connection {
     answered: u64,
 }
 
-struct Times {
-    round_trips: Histogram<u64>,
-    send_delays: Histogram<u64>,
+/// What a schedule came to.
+pub(super) struct Times {
+    /// From when a message was due to its answer.
+    pub(super) round_trips: Histogram<u64>,
+    /// From when a message was due to when it left.
+    pub(super) send_delays: Histogram<u64>,
 }
 
 impl Times {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             round_trips: latencies(),
             send_delays: latencies(),
@@ -167,7 +170,7 @@ impl Connection {
 }
 
 /// Messages that are due after that time: the first one is due at once.
-fn due(schedule: Schedule, elapsed: Duration) -> u64 {
+pub(super) fn due(schedule: Schedule, elapsed: Duration) -> u64 {
     let whole = u128::from(nanoseconds(elapsed)) * u128::from(schedule.rate) / 1_000_000_000;
     u64::try_from(whole).map_or(u64::MAX, |whole| whole + 1)
 }
@@ -178,16 +181,15 @@ fn share(due: u64, connections: u64, turn: u64) -> u64 {
 }
 
 /// When a message is due, counted from the start.
-fn due_at(schedule: Schedule, message: u64) -> Duration {
+pub(super) fn due_at(schedule: Schedule, message: u64) -> Duration {
     let nanoseconds = u128::from(message) * 1_000_000_000 / u128::from(schedule.rate);
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::with_server;
+    use super::super::tests::{echo_systems, reference, with_server};
     use super::*;
-    use crate::systems::SYSTEMS;
 
     #[test]
     fn every_message_of_the_schedule_is_answered_and_counts_from_its_time() {
@@ -197,8 +199,8 @@ mod tests {
             rate: 1_000,
         };
         let duration = Duration::from_millis(20);
-        for system in SYSTEMS {
-            let times = with_server(system, async |address| {
+        for (system, start) in echo_systems() {
+            let times = with_server(start, async |address| {
                 let mut load = Load::connect(address, schedule).await?;
                 load.run(duration).await?;
                 load.run(duration).await
@@ -218,7 +220,7 @@ mod tests {
             connections: 2,
             rate: 1_000,
         };
-        let delays = with_server(&SYSTEMS[0], async |address| {
+        let delays = with_server(reference(), async |address| {
             let mut load = Load::connect(address, schedule).await?;
             let mut times = Times::new();
             let start = Instant::now().checked_sub(second).expect("no fresh clock");

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::cycle::Cycle;
+use crate::call::{self, Response};
 use crate::frame;
 
 /// Messages are prepared until a block has this many bytes, so that a write takes many of them.
@@ -27,9 +28,9 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// A payload of `length` bytes in which a shift by a few bytes shows.
+    /// A [payload] of `length` bytes.
     pub(super) fn new(length: usize) -> Self {
-        let payload: Arc<[u8]> = (1..=250).cycle().take(length).collect();
+        let payload: Arc<[u8]> = payload(length);
         let mut block = Vec::new();
         while block.len() < BLOCK {
             frame::encode(&payload, &mut block);
@@ -59,6 +60,11 @@ impl Message {
     }
 }
 
+/// So many bytes in which a shift by a few bytes shows.
+pub(super) fn payload<T: FromIterator<u8>>(length: usize) -> T {
+    (1..=250).cycle().take(length).collect()
+}
+
 /// Compares echoes with their message.
 #[derive(Debug)]
 pub(super) struct Echoes {
@@ -67,6 +73,25 @@ pub(super) struct Echoes {
 }
 
 impl Echoes {
+    /// The judge of echoes of a [payload] of so many bytes.
+    pub(super) fn of(length: usize) -> Self {
+        Self {
+            payload: payload(length),
+            count: 0,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// `InvalidData` if it is no answer with an echo.
+    #[inline]
+    pub(super) fn check_answer(&mut self, answer: &Response) -> io::Result<()> {
+        if answer.code != call::NORMAL {
+            return Err(not_an_echo());
+        }
+        self.check(&answer.body)
+    }
+
     /// # Errors
     ///
     /// `InvalidData` if it is no echo.

@@ -13,11 +13,13 @@ mod flood;
 mod idle;
 mod latency;
 mod message;
+mod rpc;
 mod slow_reader;
 mod stream;
 
 use std::io::{self, BufRead};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +32,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::say;
 use crate::machine::{self, Placement};
+use crate::systems::System;
 use crate::work::Work;
+
+pub(crate) use rpc::{Client, OwnClient, StreamingClient, by_hand, own, own_without_streams};
 
 /// A client's line when it is connected and warm.
 pub(crate) const READY: &str = "ready";
@@ -51,12 +56,17 @@ pub(crate) struct Drive {
     pub(crate) placement: Placement,
     /// The server to load.
     pub(crate) address: SocketAddr,
+    /// The system that it belongs to.
+    pub(crate) system: &'static System,
     /// The load.
     pub(crate) work: Work,
     /// How long the load runs before it is measured.
     pub(crate) warm_up: Duration,
     /// How long it is measured.
     pub(crate) measured: Duration,
+    /// Calls per second of an open loop whose rate depends on the run; without it, as many as there
+    /// can be.
+    pub(crate) rate: Option<NonZeroU32>,
 }
 
 /// What a client has seen while it was measured.
@@ -72,6 +82,8 @@ pub(crate) struct Report {
     pub(crate) latency: Option<Latency>,
     /// Of loads with a schedule: 99 of 100 messages left no later than that.
     pub(crate) send_delay_p99_ns: Option<u64>,
+    /// Of loads that measure it: resident bytes by which the client was larger when it was largest.
+    pub(crate) peak_growth: Option<u64>,
 }
 
 /// Round trips, in nanoseconds.
@@ -103,11 +115,12 @@ pub(crate) fn drive(orders: &Drive) -> io::Result<()> {
         Work::Connect { clients } => connect::drive(&runtime, &parent, orders, clients),
         Work::Flood(flood) => flood::drive(&runtime, &parent, orders, flood),
         Work::SlowReader { payload } => slow_reader::drive(&runtime, &parent, orders, payload),
+        Work::Rpc(work) => rpc::drive(&runtime, &parent, orders, work),
     }
 }
 
 /// The lines of the process that has started this one.
-struct Parent {
+pub(crate) struct Parent {
     go: Receiver<()>,
     stopped: Arc<AtomicBool>,
 }
@@ -176,6 +189,7 @@ impl Clocks {
             cpu_ns: nanoseconds(machine::cpu_time().saturating_sub(self.cpu)),
             latency: None,
             send_delay_p99_ns: None,
+            peak_growth: None,
         }
     }
 }
@@ -209,17 +223,36 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use tokio::runtime;
     use tokio::task::{LocalSet, spawn_local};
 
     use super::*;
-    use crate::systems::System;
+    use crate::systems::{SYSTEMS, Start, System};
+
+    /// Every system that echoes, with its server.
+    pub(super) fn echo_systems() -> impl Iterator<Item = (&'static System, Start)> {
+        systems_for("echo/64B/1x1")
+    }
+
+    /// The echo server by hand.
+    pub(super) fn reference() -> Start {
+        let (_, start) = echo_systems().next().expect("a reference");
+        start
+    }
+
+    /// Every system that does this work, with its server.
+    pub(crate) fn systems_for(work: &str) -> impl Iterator<Item = (&'static System, Start)> {
+        let work = Work::find(work).expect("a load");
+        SYSTEMS
+            .iter()
+            .filter_map(move |system| Some((system, system.server(work)?)))
+    }
 
     /// Runs a client beside a server on the same thread.
-    pub(super) fn with_server<T>(system: &System, client: impl AsyncFnOnce(SocketAddr) -> T) -> T {
+    pub(crate) fn with_server<T>(start: Start, client: impl AsyncFnOnce(SocketAddr) -> T) -> T {
         block_on(async {
-            let server = (system.start)().expect("a free port");
+            let server = start().expect("a free port");
             spawn_local(server.run);
             client(server.address).await
         })

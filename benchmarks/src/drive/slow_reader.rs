@@ -153,14 +153,13 @@ fn stamp(payload: &mut [u8], number: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::with_server;
+    use super::super::tests::{echo_systems, with_server};
     use super::*;
-    use crate::systems::SYSTEMS;
 
     #[test]
     fn every_system_answers_a_slow_reader_in_order_and_loses_nothing() {
-        for system in SYSTEMS {
-            let replies = with_server(system, async |address| {
+        for (system, start) in echo_systems() {
+            let replies = with_server(start, async |address| {
                 let mut client = SlowReader::connect(address, 64 << 10).await?;
                 client.run(Duration::from_millis(50)).await
             });

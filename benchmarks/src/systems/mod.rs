@@ -3,7 +3,7 @@
 //! To add one: write a file with `pub(super) fn start() -> io::Result<Server>` that listens on a
 //! free port of the loopback address and answers every message of [`crate::frame`] that wants a
 //! reply with the same message, through the public interface and the default configuration of its
-//! library; name it in [`SYSTEMS`].
+//! library; name it in [`SYSTEMS`]. Those that answer calls are in [`rpc`].
 
 use std::future::Future;
 use std::io;
@@ -12,58 +12,126 @@ use std::pin::Pin;
 
 use tokio::net::TcpStream;
 
+use crate::drive::OwnClient;
+use crate::work::Work;
+
 mod framed;
 mod hand_loop;
 mod ours;
 mod protosocket_v2;
+mod rpc;
+
+use rpc::Rpc;
 
 /// Every system, the reference of the ratios first.
 pub(crate) const SYSTEMS: &[System] = &[
     System {
         name: REFERENCE,
-        about: "tokio by hand: frames are copied from one read buffer into one out buffer",
-        start: hand_loop::start,
+        about: "tokio by hand: frames are copied from one read buffer into one out buffer; calls \
+                are decoded and encoded by prost in between",
+        echo: Some(hand_loop::start),
+        rpc: Some(rpc::HAND_LOOP),
     },
     System {
         name: "ours",
         about: "this project; the reactor replies through its context",
-        start: ours::start,
+        echo: Some(ours::start),
+        rpc: None,
     },
     System {
         name: "ours-channel",
         about: "this project; the reactor replies through the sender of its connection",
-        start: ours::start_channel,
+        echo: Some(ours::start_channel),
+        rpc: None,
     },
     System {
         name: "ours-machine",
         about: "this project; a machine behind the adapter replies",
-        start: ours::start_machine,
+        echo: Some(ours::start_machine),
+        rpc: None,
     },
     System {
         name: "protosocket-2.0.2",
         about: "the published protosocket with its pooled encoder; the reactor replies through its channel",
-        start: protosocket_v2::start,
+        echo: Some(protosocket_v2::start),
+        rpc: None,
     },
     System {
         name: "framed",
         about: "tokio-util's Framed with its LengthDelimitedCodec; a flush for all that was read",
-        start: framed::start,
+        echo: Some(framed::start),
+        rpc: None,
+    },
+    System {
+        name: YARDSTICK,
+        about: "the published protosocket-rpc with protosocket-prost; handlers are ready",
+        echo: None,
+        rpc: Some(rpc::PROTOSOCKET_V2),
+    },
+    System {
+        name: "tarpc",
+        about: "tarpc over TCP with bincode; it has no streams",
+        echo: None,
+        rpc: Some(rpc::TARPC),
+    },
+    System {
+        name: "tonic",
+        about: "tonic with prost, over HTTP/2",
+        echo: None,
+        rpc: Some(rpc::TONIC),
     },
 ];
 
 /// The system that ratios refer to.
 pub(crate) const REFERENCE: &str = "loop";
 
-/// An echo server that can be started by name.
+/// The system whose highest rate of calls paces the open loops of calls.
+pub(crate) const YARDSTICK: &str = "protosocket-rpc-2.0.2";
+
+/// A server that can be started by name.
 #[derive(Debug)]
 pub(crate) struct System {
     /// What `--systems` and the reports call it.
     pub(crate) name: &'static str,
     /// What it is, in a line of the reports.
     pub(crate) about: &'static str,
-    /// Starts listening. Called once per process, inside a tokio runtime of any kind.
-    pub(crate) start: fn() -> io::Result<Server>,
+    /// Starts the echo server, if it is one.
+    echo: Option<Start>,
+    /// How it answers calls, if it does.
+    rpc: Option<Rpc>,
 }
+
+/// Starts listening. Called once per process, inside a tokio runtime of any kind.
+pub(crate) type Start = fn() -> io::Result<Server>;
+
+impl System {
+    /// Whether it can do this work.
+    pub(crate) fn does(&self, work: Work) -> bool {
+        self.server(work).is_some()
+    }
+
+    /// The server that does this work, if it can.
+    pub(crate) fn server(&self, work: Work) -> Option<Start> {
+        match work {
+            Work::Rpc(work) => self.rpc.filter(|rpc| rpc.does(work)).map(|rpc| rpc.start),
+            _ => self.echo,
+        }
+    }
+
+    /// Its client for calls, if it has one of its own.
+    pub(crate) fn own_client(&self) -> Option<OwnClient> {
+        self.rpc.and_then(|rpc| rpc.own)
+    }
+}
+
+/// A system is known by its name.
+impl PartialEq for System {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for System {}
 
 /// A system that listens.
 pub(crate) struct Server {

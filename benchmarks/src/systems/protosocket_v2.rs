@@ -17,11 +17,7 @@ use super::Server;
 use crate::frame::{self, HEADER};
 
 pub(super) fn start() -> io::Result<Server> {
-    let reserved = reserve_port()?;
-    let address = reserved
-        .local_addr()?
-        .as_socket()
-        .ok_or_else(|| io::Error::other("a TCP socket without an address"))?;
+    let (_reserved, address) = reserve_port()?;
     let server = ProtosocketServerConfig::default()
         .bind_tcp(address, Connector)
         .map_err(io::Error::other)?;
@@ -35,12 +31,14 @@ pub(super) fn start() -> io::Result<Server> {
 ///
 /// The server does not tell which port it was given, so it must be told one. Its own socket is
 /// bound with `SO_REUSEPORT`; while this one is open, the port can go to nobody else.
-fn reserve_port() -> io::Result<Socket> {
+pub(super) fn reserve_port() -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_port(true)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    Ok(socket)
+    let address = (socket.local_addr()?.as_socket())
+        .ok_or_else(|| io::Error::other("a TCP socket without an address"))?;
+    Ok((socket, address))
 }
 
 type Stream = StreamWithAddress<TcpStream>;
