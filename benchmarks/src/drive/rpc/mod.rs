@@ -239,7 +239,10 @@ mod tests {
     #[test]
     fn a_wrong_answer_is_an_error() {
         let wrong: [fn(Request) -> Response; 4] = [
-            |request| Response::control(request.id, END),
+            |request| Response {
+                code: END,
+                ..request.into()
+            },
             |request| Response::from(Request::unary(request.body)),
             |request| Response {
                 id: request.id + 1,

@@ -128,6 +128,27 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_measured_at_what_it_cannot_do() {
+        for (caller, load, able) in [
+            (
+                Caller::Own,
+                Load::Stream { payload: 64 },
+                [true, false, true],
+            ),
+            (
+                Caller::Loop,
+                Load::Stream { payload: 64 },
+                [true, false, false],
+            ),
+            (Caller::Loop, Load::Never { calls: 1 }, [true, false, false]),
+        ] {
+            let work = Work { caller, load };
+            let does = [HAND_LOOP, TARPC, TONIC].map(|rpc| rpc.does(work));
+            assert_eq!(does, able, "{work}");
+        }
+    }
+
+    #[test]
     fn protosocket_v2_calls() {
         answers::<protosocket_v2::Calls>(PROTOSOCKET_V2);
         streams::<protosocket_v2::Calls>(PROTOSOCKET_V2);
