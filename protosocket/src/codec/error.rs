@@ -13,7 +13,8 @@ pub enum DecodeError {
     Malformed(Cow<'static, str>),
     /// The peer announced or sent a message above the limit.
     #[error(
-        "the peer sent a message of at least {size} bytes, the limit is {limit} (max_message_size)"
+        "the peer sent a message of at least {size} bytes, the limit is {limit} \
+         (max_message_size of the connection, or max_length of its codec)"
     )]
     TooLarge {
         /// The size that the message has at least, in bytes.
