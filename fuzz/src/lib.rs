@@ -9,10 +9,13 @@ pub use {libfuzzer_sys, protosocket_testkit::operations};
 #[global_allocator]
 static ALLOCATOR: &CountingAllocator = &INSTRUMENTED_SYSTEM;
 
-/// Make a target of a function of `protosocket_testkit::operations`.
+/// Make a target of a function of `protosocket_testkit::operations`, and of what makes a codec if it
+/// wants one.
 #[macro_export]
 macro_rules! target {
-    ($operation:ident) => {
-        $crate::libfuzzer_sys::fuzz_target!(|bytes: &[u8]| $crate::operations::$operation(bytes));
+    ($operation:ident $(, $make:expr)?) => {
+        $crate::libfuzzer_sys::fuzz_target!(
+            |bytes: &[u8]| $crate::operations::$operation(bytes $(, $make)?)
+        );
     };
 }

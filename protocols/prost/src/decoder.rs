@@ -1,0 +1,141 @@
+use std::marker::PhantomData;
+
+use bytes::Buf;
+use prost::Message;
+use protosocket::{DecodeError, Decoded, Decoder, Input, Varint, codec::LengthPrefix};
+
+use crate::{codec::MAX_LENGTH, fields::Fields};
+
+/// Messages from this size on arrive in a buffer of the connection's own, from which they and their
+/// fields leave without a copy, in bytes. The fields of smaller ones are copied out.
+const OWN_BUFFER: usize = 16 * 1024;
+
+/// As many as a message of 4 MiB has at the most, which is the largest that a client of
+/// protosocket-rpc 2.0.2 takes by default.
+const DEFAULT_MAX_VALUES: usize = 4 * 1024 * 1024;
+
+/// Reads protobuf messages behind a varint of their length.
+///
+/// Fields of type [`Bytes`](bytes::Bytes) in a message of 16 KiB or more are not copied if they have
+/// at least 4 KiB and an eighth of their message, so that keeping one keeps no more than eight times
+/// its size alive.
+///
+/// # What a peer can do
+///
+/// | | bounded by |
+/// |---|---|
+/// | announce a length | nothing is reserved for it; a varint that cannot become one is refused by its tenth byte |
+/// | send a large message | [`max_length`](Self::max_length), and the connection's `max_message_size` |
+/// | nest messages and groups | 100 levels, a constant of `prost`; whoever enables its feature `no-recursion-limit` takes that away |
+/// | send many small values | [`max_values`](Self::max_values) |
+/// | send unknown fields | they are skipped and not kept |
+#[derive(Debug, Clone)]
+pub struct ProstDecoder<M> {
+    max_length: usize,
+    max_values: usize,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<M: Message + Default> ProstDecoder<M> {
+    /// Messages as large as the connection's `max_message_size` allows, with 4,194,304 values.
+    pub fn new() -> Self {
+        Self {
+            max_length: MAX_LENGTH,
+            max_values: DEFAULT_MAX_VALUES,
+            message: PhantomData,
+        }
+    }
+
+    /// Refuse messages above `bytes`, without the length in front of them, before a byte of them is
+    /// buffered. At most 2 GiB, protobuf's own limit, which is also the default: what a connection
+    /// buffers is limited by its `max_message_size`.
+    #[must_use]
+    pub fn max_length(mut self, bytes: usize) -> Self {
+        self.max_length = bytes.min(MAX_LENGTH);
+        self
+    }
+
+    /// Refuse messages with more keys, lengths, numbers and texts than `count`, those of nested
+    /// messages included: a number takes two or, packed, one, and an empty nested message two.
+    ///
+    /// Two bytes on the wire can become a struct of any size, and `max_length` does not bound that.
+    /// With this, a message takes no more memory than about eight times its size and, for every two
+    /// values, twice the size of the largest repeated message type. The default of 4,194,304 is what
+    /// 4 MiB can hold, so that nothing is refused that a client of protosocket-rpc 2.0.2 takes by
+    /// default.
+    #[must_use]
+    pub fn max_values(mut self, count: usize) -> Self {
+        self.max_values = count;
+        self
+    }
+
+    /// The message of `length` bytes that `fields` hold.
+    #[inline]
+    fn read<B: Buf>(&self, mut fields: Fields<B>, length: usize) -> Result<M, DecodeError> {
+        match M::decode(&mut fields) {
+            Ok(message) if !fields.is_exhausted() => Ok(message),
+            result => Err(self.refused(length, result.err(), fields.is_exhausted())),
+        }
+    }
+
+    #[cold]
+    fn refused(
+        &self,
+        length: usize,
+        error: Option<prost::DecodeError>,
+        exhausted: bool,
+    ) -> DecodeError {
+        match error {
+            Some(error) if !exhausted => DecodeError::malformed(format!(
+                "expected a protobuf message in {length} bytes, which may nest 100 levels deep: \
+                 {error}"
+            )),
+            _ => DecodeError::malformed(format!(
+                "a protobuf message of {length} bytes holds more keys, lengths, numbers and texts \
+                 than {}, the limit (max_values)",
+                self.max_values
+            )),
+        }
+    }
+}
+
+impl<M: Message + Default> Default for ProstDecoder<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M: Message + Default> Decoder for ProstDecoder<M> {
+    type Message = M;
+
+    #[inline]
+    fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<M>, DecodeError> {
+        let Some((prefix, length)) = Varint::read(input.bytes())? else {
+            return Ok(Decoded::Need(input.len() + 1));
+        };
+        // LIMIT: max_length.
+        if length > self.max_length as u64 {
+            return Err(DecodeError::TooLarge {
+                size: length,
+                limit: self.max_length as u64,
+            });
+        }
+        // INVARIANT: at most 2 GiB and ten bytes, which every usize holds.
+        let length = length as usize;
+        let total = prefix + length;
+        if input.len() < total {
+            return Ok(Decoded::Need(total));
+        }
+        let message = if length < OWN_BUFFER {
+            let bytes = &input.bytes()[prefix..total];
+            let message = self.read(Fields::borrowed(bytes, self.max_values), length)?;
+            input.advance(total);
+            message
+        } else {
+            input.advance(prefix);
+            let bytes = input.take(length);
+            self.read(Fields::shared(bytes, self.max_values), length)?
+        };
+        Ok(Decoded::Message(message))
+    }
+}

@@ -1,0 +1,121 @@
+//! What is on the wire, byte by byte, and back.
+
+mod common;
+
+use bytes::{Bytes, BytesMut};
+use common::{
+    messages::{Call, Codec, Note},
+    sample, wire,
+};
+use prost::Message;
+use protosocket::{Decoded, Decoder, Input};
+use protosocket_testkit::{Torture, TraceEnd};
+
+#[test]
+fn a_message_is_the_varint_of_its_length_and_then_protobuf() {
+    assert_eq!(wire(&[Call::default()]), b"\x00");
+    let call = Call {
+        id: 150,
+        code: -1,
+        body: "ab".into(),
+        notes: vec![Note::default(), Note { number: 5 }],
+        numbers: vec![1, 300],
+        ..Call::default()
+    };
+    assert_eq!(
+        wire(&[call.clone(), Call::default(), call]),
+        [
+            &b"\x14\x08\x96\x01\x10\x01\x1a\x02ab\x32\x00\x32\x02\x08\x05\x3a\x03\x01\xac\x02"[..],
+            b"\x00",
+            b"\x14\x08\x96\x01\x10\x01\x1a\x02ab\x32\x00\x32\x02\x08\x05\x3a\x03\x01\xac\x02",
+        ]
+        .concat()
+    );
+}
+
+#[test]
+fn from_128_bytes_on_the_length_has_two_bytes() {
+    let call = Call {
+        body: vec![7; 125].into(),
+        ..Call::default()
+    };
+    assert_eq!(wire(&[call])[..5], [0x7f, 0x1a, 0x7d, 7, 7]);
+    let call = Call {
+        body: vec![7; 126].into(),
+        ..Call::default()
+    };
+    assert_eq!(wire(&[call])[..5], [0x80, 0x01, 0x1a, 0x7e, 7]);
+}
+
+#[test]
+fn it_is_what_prost_writes_and_reads() {
+    let call = sample();
+    let bytes = call.encode_length_delimited_to_vec();
+    assert_eq!(wire(&[sample()]), bytes);
+    assert_eq!(Call::decode_length_delimited(&bytes[..]), Ok(call));
+}
+
+#[test]
+fn messages_are_the_same_however_the_network_cuts_them() {
+    let large = Call {
+        body: vec![1; 20_000].into(),
+        vec: vec![2; 5000],
+        inner: Some(Box::new(sample())),
+        ..Call::default()
+    };
+    let calls = [sample(), Call::default(), sample(), large];
+    let trace = Torture::new().run(&wire(&calls), Codec::default);
+    assert_eq!(trace.messages, calls);
+    assert_eq!(trace.end, TraceEnd::Complete);
+}
+
+#[test]
+fn longer_than_it_needs_to_be_is_a_length_too() {
+    let mut input = Input::from_slice(b"\x82\x80\x80\x80\x80\x80\x80\x80\x80\x00\x08\x07rest");
+    let decoded = Codec::default().decode(&mut input);
+    let expected = Call {
+        id: 7,
+        ..Call::default()
+    };
+    assert_eq!(decoded.unwrap(), Decoded::Message(expected));
+    assert_eq!(input.bytes(), b"rest");
+}
+
+/// A call with these bodies, decoded from a buffer of a connection's own, and that buffer's bounds.
+fn from_own_buffer(bodies: [usize; 2]) -> (Call, std::ops::Range<*const u8>) {
+    let call = Call {
+        body: vec![1; bodies[0]].into(),
+        inner: Some(Box::new(Call {
+            body: vec![2; bodies[1]].into(),
+            ..Call::default()
+        })),
+        ..Call::default()
+    };
+    let mut buffer = BytesMut::from(&wire(std::slice::from_ref(&call))[..]);
+    let bounds = buffer.as_ptr_range();
+    let mut input = Input::from_buffer(&mut buffer);
+    let decoded = Codec::default().decode(&mut input).unwrap();
+    assert_eq!(decoded, Decoded::Message(call));
+    assert!(input.is_empty());
+    let Decoded::Message(call) = decoded else {
+        unreachable!("it is one");
+    };
+    (call, bounds)
+}
+
+#[test]
+fn large_fields_of_large_messages_are_not_copied_and_small_ones_pin_nothing() {
+    let bodies = |sizes| {
+        let (call, bounds) = from_own_buffer(sizes);
+        let lies_inside = |bytes: &Bytes| bounds.contains(&bytes.as_ptr());
+        let inner = call.inner.expect("it was sent");
+        [lies_inside(&call.body), lies_inside(&inner.body)]
+    };
+    assert_eq!(bodies([20_000, 4096]), [true, true]);
+    // Below 4 KiB, or an eighth of its message, a field is copied.
+    assert_eq!(bodies([20_000, 4095]), [true, false]);
+    assert_eq!(bodies([80_000, 10_000]), [true, false]);
+    assert_eq!(bodies([80_000, 12_000]), [true, true]);
+    // A message below 16 KiB has arrived in memory that cannot be shared, as a rule.
+    assert_eq!(bodies([10_000, 4096]), [false, false]);
+}
