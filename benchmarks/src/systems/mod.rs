@@ -34,9 +34,9 @@ pub(crate) const SYSTEMS: &[System] = &[
     },
     System {
         name: "ours",
-        about: "this project; the reactor replies through its context",
+        about: "this project; the reactor replies through its context; handlers of calls are ready",
         echo: Some(ours::start),
-        rpc: None,
+        rpc: Some(rpc::OURS),
     },
     System {
         name: "ours-channel",
@@ -49,6 +49,12 @@ pub(crate) const SYSTEMS: &[System] = &[
         about: "this project; a machine behind the adapter replies",
         echo: Some(ours::start_machine),
         rpc: None,
+    },
+    System {
+        name: "ours-pending",
+        about: "this project; handlers of calls, and items of streams, are pending once",
+        echo: None,
+        rpc: Some(rpc::OURS_PENDING),
     },
     System {
         name: "protosocket-2.0.2",

@@ -10,6 +10,7 @@ use crate::drive::{by_hand, own, own_without_streams};
 use crate::work::{Caller, Load, Rpc as Work};
 
 mod hand_loop;
+mod ours;
 mod protosocket_v2;
 mod tarpc;
 mod tonic;
@@ -30,6 +31,21 @@ pub(super) struct Rpc {
 pub(super) const HAND_LOOP: Rpc = Rpc {
     start: hand_loop::start,
     own: Some(by_hand),
+    speaks_wire: true,
+    streams: true,
+};
+
+pub(super) const OURS: Rpc = Rpc {
+    start: ours::start,
+    own: Some(own::<ours::Calls>),
+    speaks_wire: true,
+    streams: true,
+};
+
+pub(super) const OURS_PENDING: Rpc = Rpc {
+    start: ours::start_pending,
+    // The client is that of `ours`.
+    own: None,
     speaks_wire: true,
     streams: true,
 };
@@ -145,6 +161,14 @@ mod tests {
             let work = Work { caller, load };
             let does = [HAND_LOOP, TARPC, TONIC].map(|rpc| rpc.does(work));
             assert_eq!(does, able, "{work}");
+        }
+    }
+
+    #[test]
+    fn ours_calls() {
+        for rpc in [OURS, OURS_PENDING] {
+            answers::<ours::Calls>(rpc);
+            streams::<ours::Calls>(rpc);
         }
     }
 
