@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use protosocket::ConfigError;
 
 /// Configures the calls of a server's connections.
@@ -5,12 +7,14 @@ use protosocket::ConfigError;
 /// | setting | default | why |
 /// |---|---|---|
 /// | [`max_concurrent_rpcs`](Self::max_concurrent_rpcs) | 4,096 | as many as there may be answers in a send buffer ([`SendLimits::DEFAULT`](protosocket::SendLimits::DEFAULT)) |
+/// | [`end_of_input_timeout`](Self::end_of_input_timeout) | 30 s | as long as a client waits for a response by default |
 ///
 /// Sizes, deadlines and the number of connections are those of the server that they come in
 /// through, such as `ProtosocketServerConfig`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RpcServerConfig {
     max_concurrent_rpcs: usize,
+    end_of_input_timeout: Duration,
 }
 
 impl RpcServerConfig {
@@ -27,15 +31,30 @@ impl RpcServerConfig {
         self
     }
 
+    /// How long rpcs may go on when their client has finished sending.
+    ///
+    /// A client that has gone says no more than that, as does one that still waits for its answers;
+    /// and an rpc that has nothing to send would never find out which of them it is.
+    #[must_use]
+    pub fn end_of_input_timeout(mut self, timeout: Duration) -> Self {
+        self.end_of_input_timeout = timeout;
+        self
+    }
+
     /// The limit on rpcs of one connection.
     pub fn concurrent_rpcs(&self) -> usize {
         self.max_concurrent_rpcs
     }
 
+    /// How long rpcs may go on without more input.
+    pub(crate) fn patience(&self) -> Duration {
+        self.end_of_input_timeout
+    }
+
     /// Refuse what cannot work.
     ///
     /// # Errors
-    /// The caller is to blame: a limit of zero, or one that slots cannot be numbered up to.
+    /// The caller is to blame: a limit or a timeout of zero, or a limit that slots cannot be numbered up to.
     pub fn validate(&self) -> Result<(), ConfigError> {
         match self.max_concurrent_rpcs {
             0 => Err(ConfigError::zero("max_concurrent_rpcs")),
@@ -43,6 +62,9 @@ impl RpcServerConfig {
                 "max_concurrent_rpcs",
                 "is above 4,294,967,295, which no memory has room for",
             )),
+            _ if self.end_of_input_timeout.is_zero() => {
+                Err(ConfigError::zero("end_of_input_timeout"))
+            }
             _ => Ok(()),
         }
     }
@@ -52,6 +74,7 @@ impl Default for RpcServerConfig {
     fn default() -> Self {
         Self {
             max_concurrent_rpcs: 4096,
+            end_of_input_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -68,5 +91,8 @@ mod tests {
             let error = config.validate().unwrap_err().to_string();
             assert!(error.starts_with("max_concurrent_rpcs"), "{error}");
         }
+        let config = RpcServerConfig::default().end_of_input_timeout(Duration::ZERO);
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.starts_with("end_of_input_timeout"), "{error}");
     }
 }

@@ -3,6 +3,7 @@ use std::{
     fmt,
     ops::ControlFlow,
     pin::pin,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -38,6 +39,21 @@ pub struct RpcReactor<S: ConnectionService> {
     stats: RpcStats,
     /// When unused slots are given back.
     trim_at: Option<Instant>,
+    /// How long rpcs may go on when the input has ended.
+    patience: Duration,
+    /// When that is over.
+    give_up_at: Option<Instant>,
+}
+
+/// Why a connection ended whose client had finished sending, and whose calls had not.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the client has finished sending, and {running} of its calls did not end within {patience:?} \
+     (end_of_input_timeout)"
+)]
+struct Unfinished {
+    running: usize,
+    patience: Duration,
 }
 
 /// What a reactor sends and encodes with.
@@ -61,6 +77,8 @@ impl<S: ConnectionService> RpcReactor<S> {
             max_rpcs: config.concurrent_rpcs(),
             stats: RpcStats::default(),
             trim_at: None,
+            patience: config.patience(),
+            give_up_at: None,
         }
     }
 
@@ -287,12 +305,30 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.trim_at
+        match (self.trim_at, self.give_up_at) {
+            (Some(trim), Some(give_up)) => Some(trim.min(give_up)),
+            (trim, give_up) => trim.or(give_up),
+        }
     }
 
-    fn on_deadline(&mut self, _context: &mut Answers<'_, S>) -> ReactorStatus {
-        self.rpcs.trim();
-        self.trim_at = None;
+    fn on_deadline(&mut self, context: &mut Answers<'_, S>) -> ReactorStatus {
+        let now = context.now();
+        if self.trim_at.is_some_and(|at| at <= now) {
+            self.rpcs.trim();
+            self.trim_at = None;
+        }
+        if self.give_up_at.is_some_and(|at| at <= now) {
+            self.give_up_at = None;
+            return context.fail_protocol(Arc::new(Unfinished {
+                running: self.rpcs.len(),
+                patience: self.patience,
+            }));
+        }
+        ReactorStatus::Continue
+    }
+
+    fn on_end_of_input(&mut self, context: &mut Answers<'_, S>) -> ReactorStatus {
+        self.give_up_at = Some(context.now() + self.patience);
         ReactorStatus::Continue
     }
 

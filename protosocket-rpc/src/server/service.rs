@@ -44,7 +44,8 @@ pub trait SocketService: Sized + 'static {
 /// # What becomes of an rpc
 /// - It finishes: its response is sent, or the end of its stream.
 /// - Its client cancels it: it is dropped at once, whether or not the client reads. A client that
-///   goes away cancels all.
+///   goes away cancels all; one that only finishes sending, as one that goes away in order does too,
+///   leaves them [some time](crate::RpcServerConfig::end_of_input_timeout).
 /// - It panics, as a future, when it is dropped, or in [`new_rpc`](Self::new_rpc): its client is sent
 ///   a cancellation. The other rpcs go on, and so does this service, with what the panic left of it.
 /// - Its response cannot be encoded: the same.

@@ -25,6 +25,25 @@ fn answers_still_go_out_after_the_end_of_input() {
 }
 
 #[test]
+fn a_client_that_has_finished_sending_is_not_served_for_ever() {
+    let config = RpcServerConfig::default().end_of_input_timeout(Duration::from_secs(5));
+    let mut server = Served::with(Setup::default(), config);
+    server.send_at_once(calls(1..=2, "wait"));
+    server.stage.give(1, "one");
+    server.peer.end();
+    server.settle();
+    server.advance(Duration::from_secs(4));
+    assert!(!server.is_ended(), "one is running");
+    assert_eq!(server.said(), ["1:one"]);
+    server.advance(Duration::from_secs(1));
+    let end = server.finish();
+    assert_eq!((end.reason.name(), end.stats.unanswered), ("protocol", 1));
+    let why = end.reason.to_string();
+    assert!(why.contains("end_of_input_timeout"), "{why}");
+    assert_eq!(server.stage.dropped(), [1, 2]);
+}
+
+#[test]
 fn a_drain_waits_for_what_runs() {
     let mut server = Served::new();
     server.call(1, "wait");
