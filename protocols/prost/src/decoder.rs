@@ -4,7 +4,10 @@ use bytes::Buf;
 use prost::Message;
 use protosocket::{DecodeError, Decoded, Decoder, Input, Varint, codec::LengthPrefix};
 
-use crate::{codec::MAX_LENGTH, fields::Fields};
+use crate::{
+    codec::MAX_LENGTH,
+    fields::{Fields, Plain},
+};
 
 /// Messages from this size on arrive in a buffer of the connection's own, from which they and their
 /// fields leave without a copy, in bytes. The fields of smaller ones are copied out.
@@ -69,6 +72,17 @@ impl<M: Message + Default> ProstDecoder<M> {
         self
     }
 
+    /// The message in `bytes`, which stays where it is.
+    #[inline]
+    fn read_borrowed(&self, bytes: &[u8]) -> Result<M, DecodeError> {
+        // A value takes a byte or, after a length of zero, none.
+        if bytes.len() <= self.max_values / 2 {
+            let refused = |error| self.refused(bytes.len(), Some(error), false);
+            return M::decode(Plain(bytes)).map_err(refused);
+        }
+        self.read(Fields::borrowed(bytes, self.max_values), bytes.len())
+    }
+
     /// The message of `length` bytes that `fields` hold.
     #[inline]
     fn read<B: Buf>(&self, mut fields: Fields<B>, length: usize) -> Result<M, DecodeError> {
@@ -127,8 +141,7 @@ impl<M: Message + Default> Decoder for ProstDecoder<M> {
             return Ok(Decoded::Need(total));
         }
         let message = if length < OWN_BUFFER {
-            let bytes = &input.bytes()[prefix..total];
-            let message = self.read(Fields::borrowed(bytes, self.max_values), length)?;
+            let message = self.read_borrowed(&input.bytes()[prefix..total])?;
             input.advance(total);
             message
         } else {

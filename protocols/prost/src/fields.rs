@@ -94,8 +94,69 @@ impl<B: Buf> Buf for Fields<B> {
         if count >= self.shared {
             return self.bytes.copy_to_bytes(count);
         }
-        let copy = Bytes::copy_from_slice(&self.bytes.chunk()[..count]);
+        let copy = copied(&self.bytes.chunk()[..count]);
         self.bytes.advance(count);
         copy
+    }
+}
+
+/// The bytes of a message of which nothing is shared, and which cannot hold too many values.
+pub(crate) struct Plain<'a>(pub(crate) &'a [u8]);
+
+impl Buf for Plain<'_> {
+    #[inline]
+    fn remaining(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        self.0
+    }
+
+    #[inline]
+    fn advance(&mut self, count: usize) {
+        self.0 = &self.0[count..];
+    }
+
+    #[inline]
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        let (field, rest) = self.0.split_at(count);
+        self.0 = rest;
+        copied(field)
+    }
+}
+
+/// A copy that takes one allocation, up to 256 bytes, however often it is cloned: what `Bytes` makes of
+/// a `Vec` takes another when it is cloned first, which prost does to encode it.
+#[inline]
+fn copied(field: &[u8]) -> Bytes {
+    match field.len() {
+        0 => Bytes::new(),
+        1..=16 => small::<16>(field),
+        17..=32 => small::<32>(field),
+        33..=64 => small::<64>(field),
+        65..=128 => small::<128>(field),
+        129..=256 => small::<256>(field),
+        _ => Bytes::copy_from_slice(field),
+    }
+}
+
+fn small<const SIZE: usize>(field: &[u8]) -> Bytes {
+    let mut bytes = [0; SIZE];
+    bytes[..field.len()].copy_from_slice(field);
+    let length = field.len();
+    Bytes::from_owner(Small { bytes, length })
+}
+
+/// A field beside the count of those that refer to it.
+struct Small<const SIZE: usize> {
+    bytes: [u8; SIZE],
+    length: usize,
+}
+
+impl<const SIZE: usize> AsRef<[u8]> for Small<SIZE> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
