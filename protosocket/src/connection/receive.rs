@@ -155,11 +155,11 @@ pub(super) struct Window<'a> {
     read: &'a [u8],
     /// The end of that.
     unread: &'a [u8],
-    /// The next message begins with it, and the decoder has not asked for more than it holds.
-    plain: bool,
-    /// The size of the last message that was plainly decoded, until that is
-    /// [settled](ReceiveBuffer::settle); 0 if there is none.
-    last: usize,
+    /// `memory`, if the next message begins with `unread` and the decoder has not asked for more than
+    /// that holds.
+    plain: Option<&'a Rc<Memory>>,
+    /// How many bytes were unread when it was last [settled](ReceiveBuffer::settle).
+    settled: usize,
 }
 
 impl<'a> Window<'a> {
@@ -169,13 +169,17 @@ impl<'a> Window<'a> {
         self.unread.len()
     }
 
-    #[inline(always)]
-    fn input(&self, ended: bool) -> Input<'a> {
-        let input = match self.memory {
-            Some(memory) => Input::from_read_buffer(memory, self.unread, self.read.len() as u32),
+    /// What is unread, to be shown to a decoder.
+    fn input(&self) -> Input<'a> {
+        match self.memory {
+            Some(memory) => self.input_from(memory),
             None => Input::from_slice(self.unread),
-        };
-        input.ended(ended)
+        }
+    }
+
+    #[inline(always)]
+    fn input_from(&self, memory: &'a Rc<Memory>) -> Input<'a> {
+        Input::from_read_buffer(memory, self.unread, self.read.len() as u32)
     }
 
     /// Step over `count` bytes.
@@ -362,26 +366,25 @@ impl ReceiveBuffer {
         limit: usize,
     ) -> Step<D::Message> {
         let shown = window.len();
-        if !window.plain || shown == 0 {
-            if window.plain && !ended {
+        let Some(memory) = window.plain.filter(|_| shown > 0) else {
+            if window.plain.is_some() && !ended {
                 return Step::Starved;
             }
             let step;
             (step, *window) = self.decode_on(decoder, *window, ended, limit);
             return step;
-        }
+        };
         // Most messages lie whole in the scratch, one behind the other.
-        let mut input = window.input(ended);
+        let mut input = window.input_from(memory).ended(ended);
         // The answer is taken apart here and put together again for whoever is not the hot path:
         // then it need not be in memory on its way to the reactor.
         let decoded = match decoder.decode(&mut input) {
             Ok(Decoded::Message(message)) => {
+                // Of a large one a note is taken, and one of no bytes is refused.
                 if let Some(rest) = input.plain_rest()
-                    && rest.len() < shown
-                    && shown - rest.len() <= limit
+                    && (shown - rest.len()).wrapping_sub(1) < limit.min(LARGE)
                 {
                     window.unread = rest;
-                    window.last = shown - rest.len();
                     return Step::Message(message);
                 }
                 Ok(Decoded::Message(message))
@@ -420,11 +423,12 @@ impl ReceiveBuffer {
         let followed = check_overrun(shown, seen.overrun)
             .and(decoded)
             .and_then(|decoded| self.follow(decoded, consumed, shown, &mut window, ended, limit));
-        match followed {
-            Ok(Some(step)) => (step, self.look(window)),
-            Ok(None) => self.decode_on(decoder, window, ended, limit),
-            Err(error) => (Step::Failed(Box::new(error)), window),
-        }
+        let step = match followed {
+            Ok(Some(step)) => step,
+            Ok(None) => return self.decode_on(decoder, window, ended, limit),
+            Err(error) => Step::Failed(Box::new(error)),
+        };
+        (step, self.look(window))
     }
 
     /// Decode where the simple case does not hold: across reads, behind skips, at the end.
@@ -482,16 +486,18 @@ impl ReceiveBuffer {
 
     /// Whether the decoder can be shown the window as it is.
     fn look<'a>(&self, mut window: Window<'a>) -> Window<'a> {
-        window.plain = self.kept.is_empty() && self.skip == 0 && self.need <= window.len();
+        let is_plain = self.kept.is_empty() && self.skip == 0 && self.need <= window.len();
+        window.plain = window.memory.filter(|_| is_plain);
+        window.settled = window.len();
         window
     }
 
-    /// Take note of the messages that were plainly decoded.
+    /// Take note of the messages that were plainly decoded. None of them was large.
     fn settle(&mut self, window: &mut Window<'_>) {
-        match std::mem::take(&mut window.last) {
-            0 => {}
-            last => self.on_message(last),
+        if window.len() < window.settled {
+            self.on_message(1);
         }
+        window.settled = window.len();
     }
 
     /// Do what the decoder's answer asks for: `None` if it is to be called again, and otherwise
@@ -640,7 +646,7 @@ impl ReceiveBuffer {
     ) -> Result<(T, usize, usize), DecodeError> {
         let from_scratch = self.kept.is_empty();
         let mut input = if from_scratch {
-            window.input(false)
+            window.input()
         } else {
             Input::from_buffer(&mut self.kept)
         };
