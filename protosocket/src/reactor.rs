@@ -279,6 +279,8 @@ pub struct ReactorContext<'a, C: Codec> {
     now: Instant,
     /// There was room for a message, and nothing has been sent since.
     has_room: bool,
+    /// There is more to know than the reactor's answer: one of the two below.
+    has_outcome: bool,
     refused: u64,
     failure: Option<Box<CloseReason>>,
 }
@@ -298,6 +300,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
             limits,
             now,
             has_room: false,
+            has_outcome: false,
             refused: 0,
             failure: None,
         }
@@ -314,7 +317,10 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         &mut self,
         message: <C as Encoder>::Message,
     ) -> Result<(), SendError<<C as Encoder>::Message>> {
-        if std::mem::take(&mut self.has_room) || self.limits.has_room(self.send_buffer) {
+        // A finished output has a limit of its own.
+        let is_open = self.limits.bulk_messages > 0;
+        if (std::mem::take(&mut self.has_room) && is_open) || self.limits.has_room(self.send_buffer)
+        {
             Ok(self.send_buffer.encode(self.codec, message)?)
         } else {
             Err(self.refuse(message))
@@ -323,6 +329,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
 
     #[cold]
     fn refuse<M>(&mut self, message: M) -> SendError<M> {
+        self.has_outcome = true;
         self.refused += 1;
         match self.limits.bulk_messages {
             0 => SendError::Finished(message),
@@ -347,6 +354,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     #[cold]
     pub fn fail<M>(&mut self, error: SendError<M>) -> ReactorStatus {
         let reason = error.into_close_reason(self.send_buffer.unsent_bytes());
+        self.has_outcome = true;
         self.failure.get_or_insert(Box::new(reason));
         ReactorStatus::Disconnect
     }
@@ -355,6 +363,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     /// ([`CloseReason::Protocol`]). A reactor returns the answer, after it has sent its last word.
     #[cold]
     pub fn fail_protocol(&mut self, error: Arc<dyn Error + Send + Sync>) -> ReactorStatus {
+        self.has_outcome = true;
         self.failure
             .get_or_insert_with(|| Box::new(CloseReason::Protocol(error)));
         ReactorStatus::Disconnect
@@ -418,10 +427,8 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     #[cfg(feature = "tokio")]
     #[inline(always)]
     pub(crate) fn look_for_room(&mut self, limits: &SendLimits) -> bool {
-        let has_room = limits.has_room(self.send_buffer);
-        // A finished output has a limit of its own.
-        self.has_room = has_room && self.limits.bulk_messages > 0;
-        has_room
+        self.has_room = limits.has_room(self.send_buffer);
+        self.has_room
     }
 
     #[cfg(feature = "tokio")]
@@ -434,7 +441,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     #[cfg(feature = "tokio")]
     #[inline]
     pub(crate) fn has_outcome(&self) -> bool {
-        self.refused > 0 || self.failure.is_some()
+        self.has_outcome
     }
 
     #[cfg(feature = "tokio")]

@@ -32,10 +32,10 @@ where
     /// Decode what is there, read once if that is used up, and decode that.
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
         let before = (self.stats.messages_in, self.stats.bytes_in);
-        let mut left = MESSAGES_PER_WRITE;
+        let until = before.0 + MESSAGES_PER_WRITE as u64;
         let mut has_read = false;
         loop {
-            let more = self.decode(cx, work, &mut left);
+            let more = self.decode(cx, work, until);
             if !more || has_read || self.input_ended {
                 break;
             }
@@ -62,9 +62,9 @@ where
         received || has_read
     }
 
-    /// Decode messages and hand them to the reactor. Whether more input is what it takes to go
-    /// on.
-    fn decode(&mut self, cx: &mut Context<'_>, work: &mut Work, left: &mut usize) -> bool {
+    /// Decode messages and hand them to the reactor, until so many have come in. Whether more input
+    /// is what it takes to go on.
+    fn decode(&mut self, cx: &mut Context<'_>, work: &mut Work, until: u64) -> bool {
         // An earlier look in this poll may have found what the reactor has remedied since.
         work.paused = false;
         if !self.input_ended && self.receive.len(&work.scratch) == 0 {
@@ -72,7 +72,7 @@ where
             return !work.paused;
         }
         loop {
-            if let Some(more) = self.decode_run(cx, work, left) {
+            if let Some(more) = self.decode_run(cx, work, until) {
                 return more;
             }
         }
@@ -80,15 +80,11 @@ where
 
     /// As [`decode`](Self::decode), or `None` when the reactor has said more than `Continue`.
     #[inline]
-    fn decode_run(
-        &mut self,
-        cx: &mut Context<'_>,
-        work: &mut Work,
-        left: &mut usize,
-    ) -> Option<bool> {
+    fn decode_run(&mut self, cx: &mut Context<'_>, work: &mut Work, until: u64) -> Option<bool> {
         // The loop below is the hot path: it borrows what it needs once and leaves everything
         // that is not the next message to the code behind it.
         let limits = self.config.limits();
+        let room = limits.send;
         let send = self.send.as_deref_mut().expect(SEND);
         let send_limits = match self.output {
             Output::Finished => &SendLimits::NOTHING,
@@ -99,12 +95,12 @@ where
         let mut context = ReactorContext::new(&mut self.codec, send, send_limits, work.now);
         let mut window = self.receive.open(&work.scratch);
         let stop = loop {
-            if *left == 0 {
+            if self.stats.messages_in >= until {
                 break Stop::Enough;
             }
             let has_room = match self.reactor.input_policy() {
-                InputPolicy::Answering => context.look_for_room(&limits.send),
-                InputPolicy::Multiplexing => limits.send.has_control_room(context.send_buffer()),
+                InputPolicy::Answering => context.look_for_room(&room),
+                InputPolicy::Multiplexing => room.has_control_room(context.send_buffer()),
             };
             if !has_room || self.reactor.poll_ready(cx).is_pending() {
                 break Stop::Paused;
@@ -126,7 +122,6 @@ where
                     }
                 }
             };
-            *left -= 1;
             self.stats.messages_in += 1;
             let status = self.reactor.on_inbound_message(&mut context, message);
             if status != ReactorStatus::Continue || context.has_outcome() {
