@@ -161,7 +161,7 @@ impl<'a> Input<'a> {
         {
             let start = end - bytes.len() as u32;
             *bytes = rest;
-            LocalBytes::view(memory, start, end - rest.len() as u32)
+            LocalBytes::view(memory, start, count as u32)
         } else {
             let mut input = std::mem::take(self);
             let payload = input.take(count);

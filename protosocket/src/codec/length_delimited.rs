@@ -106,6 +106,14 @@ impl<P: LengthPrefix, T: Payload> LengthDelimitedCodec<P, T> {
         }
     }
 
+    #[cold]
+    fn too_large(&self, size: u64) -> EncodeError {
+        EncodeError::TooLarge {
+            size,
+            limit: self.max_length,
+        }
+    }
+
     /// Refuse payloads above `max_length` bytes, both ways.
     #[must_use]
     pub fn max_length(mut self, max_length: u64) -> Self {
@@ -153,10 +161,7 @@ impl<P: LengthPrefix, T: Payload> Encoder for LengthDelimitedCodec<P, T> {
         let payload = message.as_slice();
         let size = payload.len() as u64;
         if size > self.max_length {
-            return Err(EncodeError::TooLarge {
-                size,
-                limit: self.max_length,
-            });
+            return Err(self.too_large(size));
         }
         P::write(size, output);
         if payload.len() < OWN_SEGMENT {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 #[derive(Clone)]
 pub struct LocalBytes {
     memory: Rc<Memory>,
-    /// The end of the view in the upper half, its start in the lower one.
+    /// The length of the view in the upper half, its start in the lower one.
     view: u64,
 }
 
@@ -38,12 +38,12 @@ impl LocalBytes {
         Bytes::new().into()
     }
 
-    /// A view of a read buffer between two positions, which lie in it.
+    /// A view of `length` bytes of a read buffer, which lie in it.
     #[inline(always)]
-    pub(super) fn view(memory: &Rc<Memory>, start: u32, end: u32) -> Self {
+    pub(super) fn view(memory: &Rc<Memory>, start: u32, length: u32) -> Self {
         Self {
             memory: memory.clone(),
-            view: u64::from(end) << 32 | u64::from(start),
+            view: u64::from(length) << 32 | u64::from(start),
         }
     }
 
@@ -69,7 +69,9 @@ impl Deref for LocalBytes {
     #[inline(always)]
     fn deref(&self) -> &[u8] {
         match &*self.memory {
-            Memory::Read(memory) => &memory[self.view as u32 as usize..(self.view >> 32) as usize],
+            Memory::Read(memory) => {
+                &memory[self.view as u32 as usize..][..(self.view >> 32) as usize]
+            }
             Memory::Own(bytes) => bytes,
         }
     }
