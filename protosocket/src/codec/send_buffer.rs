@@ -30,6 +30,8 @@ pub struct SendBuffer {
     /// Payloads between the contiguous bytes, in order.
     segments: VecDeque<Segment>,
     segment_bytes: usize,
+    /// Those of them that the message being encoded has appended.
+    own_segment_bytes: usize,
     /// The unwritten length of each message, from `first` on; before it they are written.
     messages: Vec<usize>,
     first: usize,
@@ -91,6 +93,7 @@ impl SendBuffer {
             self.contiguous.extend_from_slice(&payload);
         } else {
             self.segment_bytes += payload.len();
+            self.own_segment_bytes += payload.len();
             self.segments.push_back(Segment {
                 at: self.contiguous.len(),
                 payload,
@@ -166,39 +169,38 @@ impl SendBuffer {
         message: E::Message,
     ) -> Result<(), EncodeError> {
         let contiguous = self.contiguous.len();
-        let segment_bytes = self.segment_bytes;
-        let result = encoder.encode(message, self);
-        if result.is_ok() && self.contiguous.len() >= contiguous {
-            let length = self.contiguous.len() - contiguous + self.segment_bytes - segment_bytes;
-            match length {
-                // A message of no bytes is on the wire as soon as it is encoded.
-                0 => self.completed += 1,
-                length => self.messages.push(length),
-            }
-            return Ok(());
+        self.own_segment_bytes = 0;
+        // The error goes through nobody else's hands: then there is none in memory when there is none.
+        if let Err(error) = encoder.encode(message, self) {
+            self.take_back(contiguous)?;
+            return Err(error);
         }
-        self.take_back(contiguous, segment_bytes, result)
+        let Some(length) = self.contiguous.len().checked_sub(contiguous) else {
+            return self.take_back(contiguous);
+        };
+        match length + self.own_segment_bytes {
+            // A message of no bytes is on the wire as soon as it is encoded.
+            0 => self.completed += 1,
+            length => self.messages.push(length),
+        }
+        Ok(())
     }
 
     /// Remove what a failed message has appended.
     #[cold]
-    fn take_back(
-        &mut self,
-        contiguous: usize,
-        segment_bytes: usize,
-        result: Result<(), EncodeError>,
-    ) -> Result<(), EncodeError> {
+    fn take_back(&mut self, contiguous: usize) -> Result<(), EncodeError> {
         if self.contiguous.len() < contiguous {
             return Err(EncodeError::Shrunk(contiguous - self.contiguous.len()));
         }
         self.contiguous.truncate(contiguous);
         // INVARIANT: no segment is empty, so those that are too many are those of this message.
-        while self.segment_bytes > segment_bytes
+        while self.own_segment_bytes > 0
             && let Some(segment) = self.segments.pop_back()
         {
             self.segment_bytes -= segment.payload.len();
+            self.own_segment_bytes -= segment.payload.len();
         }
-        result
+        Ok(())
     }
 
     /// The unwritten bytes, if they lie in one piece.
