@@ -29,6 +29,8 @@ pub(super) struct Table<Request, Response> {
     /// Those that wait for a call to end, so that another one may begin.
     room: Notify,
     max_calls: usize,
+    /// What ids of the same place differ by: the smallest power of two that tells all places apart.
+    id_step: u64,
     /// How many items of a stream the table holds. Its consumer holds as many less one, and both
     /// together no more than the limit.
     items: usize,
@@ -72,13 +74,11 @@ struct Place<Response> {
 }
 
 enum Call<Response> {
+    /// The place is free, or reserved for a call that is still to begin.
     None,
-    /// The place is taken for a call that is still to begin.
-    Reserved,
-    Unary {
-        waker: Option<Waker>,
-        answer: Option<Result<Response, Error>>,
-    },
+    /// The answer has not come yet.
+    Unary(Option<Waker>),
+    Answered(Result<Response, Error>),
     Streaming {
         waker: Option<Waker>,
         items: VecDeque<Response>,
@@ -150,6 +150,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             }),
             room: Notify::new(),
             max_calls,
+            id_step: max_calls.next_power_of_two() as u64,
             items: max_buffered_items.div_ceil(2),
         }
     }
@@ -162,7 +163,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
     /// The place in the table that `id` names, if it was not chosen by a caller.
     #[inline]
     pub(super) fn place_of(&self, id: u64) -> usize {
-        (id & (self.id_step() - 1)) as usize
+        (id & (self.id_step - 1)) as usize
     }
 
     // What callers do.
@@ -201,31 +202,28 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         (chosen, request): (u64, Request),
         timeout: Option<Duration>,
     ) -> Result<u32, Error> {
-        let step = self.id_step();
         let entered = match &state.end {
             Some(end) => Err(end.clone()),
-            None => state.enter(index, chosen, step),
+            None => state.enter(index, chosen, self.id_step),
         };
         let id = match entered {
             Ok(id) => id,
             Err(error) => {
-                let call = state.release(index);
+                state.release(index);
                 self.unlock_with_room(state);
-                drop(call);
                 return Err(error);
             }
         };
-        state.places[index as usize].call = match kind {
-            Kind::Unary => Call::Unary {
-                waker: None,
-                answer: None,
-            },
+        let call = match kind {
+            Kind::Unary => Call::Unary(None),
             Kind::Streaming => Call::Streaming {
                 waker: None,
                 items: VecDeque::new(),
                 end: None,
             },
         };
+        // Before a call has begun there is nothing in its place to be dropped.
+        mem::forget(mem::replace(&mut state.places[index as usize].call, call));
         state.submitted.push_back(Submission {
             index,
             id,
@@ -270,9 +268,8 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
     /// Give back a place in which no call has begun.
     pub(super) fn give_back(&self, index: u32) {
         let mut state = self.lock();
-        let call = state.release(index);
+        state.release(index);
         self.unlock_with_room(state);
-        drop(call);
     }
 
     /// The answer to a unary call, after which its place is free.
@@ -287,15 +284,16 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         let mut fresh = is_first.then(|| cx.waker().clone());
         loop {
             let mut state = self.lock();
-            let Call::Unary { waker, answer } = &mut state.places[index as usize].call else {
-                unreachable!("{UNARY}");
-            };
-            if let Some(answer) = answer.take() {
-                let call = state.release(index);
+            let call = &mut state.places[index as usize].call;
+            let Call::Unary(waker) = call else {
+                let call = mem::replace(call, Call::None);
+                state.release(index);
                 self.unlock_with_room(state);
-                drop(call);
+                let Call::Answered(answer) = call else {
+                    unreachable!("{UNARY}");
+                };
                 return Poll::Ready(answer);
-            }
+            };
             if let Some(stale) = keep(waker, &mut fresh, cx) {
                 drop(state);
                 drop(stale);
@@ -333,7 +331,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
                 return Poll::Ready(None);
             }
             if let Some(end) = end.take() {
-                let call = state.release(index);
+                let call = state.take(index);
                 self.unlock_with_room(state);
                 drop(call);
                 return Poll::Ready(Some(end));
@@ -352,12 +350,13 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
     pub(super) fn abandon(&self, index: u32) {
         let mut state = self.lock();
         let is_over = match &state.places[index as usize].call {
-            Call::Unary { answer, .. } => answer.is_some(),
+            Call::Unary(_) => false,
+            Call::Answered(_) => true,
             Call::Streaming { end, .. } => end.is_some(),
-            Call::None | Call::Reserved | Call::Abandoned => unreachable!("{HELD}"),
+            Call::None | Call::Abandoned => unreachable!("{HELD}"),
         };
         if is_over {
-            let call = state.release(index);
+            let call = state.take(index);
             self.unlock_with_room(state);
             drop(call);
             return;
@@ -443,14 +442,18 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             state.give_up(id, self.max_calls);
         }
         for arrival in arrivals {
-            let woken = match &mut state.places[arrival.index as usize].call {
-                Call::Unary { waker, answer } => {
-                    *answer = match arrival.what.take() {
-                        Some(What::Response(response)) => Some(Ok(response)),
-                        Some(What::Failure(error)) => Some(Err(error)),
-                        Some(What::End) | None => Some(Err(Error::NoResponse)),
+            let call = &mut state.places[arrival.index as usize].call;
+            let woken = match call {
+                Call::Unary(waker) => {
+                    let waker = waker.take();
+                    let answer = match arrival.what.take() {
+                        Some(What::Response(response)) => Ok(response),
+                        Some(What::Failure(error)) => Err(error),
+                        Some(What::End) | None => Err(Error::NoResponse),
                     };
-                    waker.take()
+                    // Without its waker, there is nothing in it to be dropped.
+                    mem::forget(mem::replace(call, Call::Answered(answer)));
+                    waker
                 }
                 Call::Streaming { waker, items, end } => {
                     match arrival.what.take() {
@@ -460,9 +463,11 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
                     }
                     waker.take()
                 }
-                Call::None | Call::Reserved | Call::Abandoned => None,
+                Call::None | Call::Answered(_) | Call::Abandoned => None,
             };
-            wakers.extend(woken);
+            if let Some(waker) = woken {
+                wakers.push(waker);
+            }
         }
     }
 
@@ -475,7 +480,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         let mut freed = 0;
         for index in abandoned.drain(..) {
             // What stands in the place of an abandoned call holds nothing of its caller's.
-            drop(state.release(index));
+            drop(state.take(index));
             freed += 1;
         }
         let waiting = state.waiting;
@@ -530,16 +535,17 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         let connection = state.connection.take();
         let mut wakers = Vec::new();
         for index in 0..state.places.len() {
-            match &mut state.places[index].call {
-                Call::Unary { waker, answer } if answer.is_none() => {
-                    *answer = Some(Err(failure(index as u32)));
+            let call = &mut state.places[index].call;
+            match call {
+                Call::Unary(waker) => {
                     wakers.extend(waker.take());
+                    *call = Call::Answered(Err(failure(index as u32)));
                 }
                 Call::Streaming { waker, end, .. } if end.is_none() => {
                     *end = Some(Err(failure(index as u32)));
                     wakers.extend(waker.take());
                 }
-                Call::Abandoned => drop(state.release(index as u32)),
+                Call::Abandoned => drop(state.take(index as u32)),
                 _ => {}
             }
         }
@@ -548,11 +554,6 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         self.room.notify_waiters();
         wakers.into_iter().for_each(Waker::wake);
         drop((submitted, connection));
-    }
-
-    /// What ids of the same place differ by: the smallest power of two that tells all places apart.
-    fn id_step(&self) -> u64 {
-        self.max_calls.next_power_of_two() as u64
     }
 
     /// A free place. For a newcomer, one that nobody waits for.
@@ -578,13 +579,12 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
                 let index = state.places.len() as u32;
                 state.places.push(Place {
                     id: 0,
-                    next_id: self.id_step() + u64::from(index),
+                    next_id: self.id_step + u64::from(index),
                     call: Call::None,
                 });
                 index
             }
         };
-        state.places[index as usize].call = Call::Reserved;
         Ok(index)
     }
 
@@ -616,9 +616,10 @@ impl<Request: Message, Response: Message> State<Request, Response> {
         if chosen != 0 {
             self.has_chosen_ids = true;
             let at = (chosen & (step - 1)) as usize;
-            let is_taken = self.places.get(at).is_some_and(|place| {
-                place.id == chosen && !matches!(place.call, Call::None | Call::Reserved)
-            });
+            let is_taken = self
+                .places
+                .get(at)
+                .is_some_and(|place| place.id == chosen && !matches!(place.call, Call::None));
             match self.ids.entry(chosen) {
                 Entry::Vacant(entry) if !is_taken => entry.insert(index),
                 _ => return Err(Error::DuplicateId(chosen)),
@@ -638,11 +639,16 @@ impl<Request: Message, Response: Message> State<Request, Response> {
     }
 
     /// Free the place at `index`. What stood there is to be dropped without the lock.
+    fn take(&mut self, index: u32) -> Call<Response> {
+        let call = mem::replace(&mut self.places[index as usize].call, Call::None);
+        self.release(index);
+        call
+    }
+
+    /// Free the place at `index`, where nothing stands.
     #[inline]
-    fn release(&mut self, index: u32) -> Call<Response> {
-        let place = &mut self.places[index as usize];
-        let id = place.id;
-        let call = mem::replace(&mut place.call, Call::None);
+    fn release(&mut self, index: u32) {
+        let id = self.places[index as usize].id;
         self.free.push(index);
         if self.has_chosen_ids
             && let Entry::Occupied(entry) = self.ids.entry(id)
@@ -650,7 +656,6 @@ impl<Request: Message, Response: Message> State<Request, Response> {
         {
             entry.remove();
         }
-        call
     }
 
     /// A late response to `id` may still come: nobody may choose it for a while.
