@@ -168,7 +168,7 @@ where
     }
 
     /// The call at `index` goes on with this.
-    #[inline]
+    #[inline(always)]
     fn bring(&mut self, index: u32, what: What<<C as Decoder>::Message>) {
         self.arrivals.push(Arrival {
             index,
@@ -180,7 +180,7 @@ where
     }
 
     /// The call at `index` ends with this.
-    #[inline]
+    #[inline(always)]
     fn finish(&mut self, index: u32, what: What<<C as Decoder>::Message>) {
         self.forget(index);
         self.bring(index, what);

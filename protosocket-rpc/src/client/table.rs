@@ -648,10 +648,15 @@ impl<Request: Message, Response: Message> State<Request, Response> {
     /// Free the place at `index`, where nothing stands.
     #[inline]
     fn release(&mut self, index: u32) {
-        let id = self.places[index as usize].id;
         self.free.push(index);
-        if self.has_chosen_ids
-            && let Entry::Occupied(entry) = self.ids.entry(id)
+        if self.has_chosen_ids {
+            self.release_id(index);
+        }
+    }
+
+    fn release_id(&mut self, index: u32) {
+        let id = self.places[index as usize].id;
+        if let Entry::Occupied(entry) = self.ids.entry(id)
             && *entry.get() == index
         {
             entry.remove();
