@@ -1,11 +1,14 @@
 //! A busy server of calls allocates nothing for a call that is ready at once, or pending once, and holds
-//! a bounded amount of memory for calls that never finish.
+//! a bounded amount of memory for calls that never finish. A busy client allocates nothing for a unary
+//! call, nor for an item of a stream.
 //!
 //! A program of its own, because an allocator that counts is one for a whole program.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     future::Future,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -23,11 +26,13 @@ use protosocket::{
 };
 use protosocket_rpc::{
     Message, ProtosocketControlCode, RpcServerConfig,
+    client::{Configuration, RpcClient, RpcCompletionReactor},
     server::{ConnectionService, RpcKind, RpcReactor},
 };
 use protosocket_testkit::{
     CountingAllocator, INSTRUMENTED_SYSTEM, Repeater, RepeatingStream, alone, repeating_stream,
 };
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[global_allocator]
 static ALLOCATOR: &CountingAllocator = &INSTRUMENTED_SYSTEM;
@@ -287,6 +292,166 @@ fn calls_that_are_pending_once_allocate_nothing() {
 #[test]
 fn streams_allocate_nothing() {
     expect_none("streams_allocate_nothing", Kind::Stream(3), 4);
+}
+
+/// What is written comes back: each request is its own response.
+#[derive(Default)]
+struct Mirror {
+    bytes: VecDeque<u8>,
+    reader: Option<Waker>,
+}
+
+impl AsyncRead for Mirror {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.bytes.is_empty() {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        while buffer.remaining() > 0 && !self.bytes.is_empty() {
+            let part = self.bytes.as_slices().0;
+            let count = part.len().min(buffer.remaining());
+            buffer.put_slice(&part[..count]);
+            self.bytes.drain(..count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Mirror {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.bytes.extend(bytes);
+        self.reader.take().into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A client and its connection, each polled by hand.
+struct Calling<S: AsyncRead + AsyncWrite + Unpin> {
+    client: RpcClient<Number, Number>,
+    connection: Connection<S, RpcCompletionReactor<Numbers>>,
+    waker: Waker,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Calling<S> {
+    fn new(stream: S) -> Self {
+        let (client, reactor) = RpcCompletionReactor::new(&Configuration::new());
+        let (_, receiver) = channel::<Infallible>(1);
+        let config = ConnectionConfig::client(Limits::client())
+            .expect("the defaults are valid")
+            .with_clock(Arc::new(ManualClock::new()));
+        Self {
+            client,
+            connection: Connection::new(stream, Numbers, reactor, receiver, &config),
+            waker: Waker::from(Arc::new(Flag::default())),
+        }
+    }
+
+    fn connection(&mut self) {
+        let mut cx = Context::from_waker(&self.waker);
+        assert!(Pin::new(&mut self.connection).poll(&mut cx).is_pending());
+    }
+
+    fn poll<F: Future + Unpin>(&self, call: &mut F) -> Poll<F::Output> {
+        Pin::new(call).poll(&mut Context::from_waker(&self.waker))
+    }
+
+    fn poll_next<T: Stream + Unpin>(&self, stream: &mut T) -> Poll<Option<T::Item>> {
+        Pin::new(stream).poll_next(&mut Context::from_waker(&self.waker))
+    }
+}
+
+/// Calls that are in flight at once. More than what is delivered, or sent, at once.
+const CALLS: usize = 1000;
+
+/// The allocations of unary calls, whose ids are `chosen` by the caller or are not, in rounds of two
+/// batches and of ten times as many.
+fn allocated_by_calls(chosen: bool) -> Vec<[usize; 2]> {
+    let mut calling = Calling::new(Mirror::default());
+    let mut calls = Vec::with_capacity(CALLS);
+    let mut run = |times: usize| {
+        for _ in 0..times {
+            for number in 1..=CALLS as u64 {
+                let id = if chosen { number } else { 0 };
+                let mut call = calling.client.send_unary(Number { id, code: 0 }).unwrap();
+                assert!(calling.poll(&mut call).is_pending());
+                calls.push(call);
+            }
+            calling.connection();
+            for call in &mut calls {
+                assert!(matches!(calling.poll(call), Poll::Ready(Ok(_))));
+            }
+            calls.clear();
+        }
+    };
+    run(2);
+    (0..10)
+        .map(|_| [2, 20].map(|times| allocations(|| run(times))))
+        .collect()
+}
+
+#[test]
+fn a_client_allocates_nothing_for_unary_calls() {
+    alone("a_client_allocates_nothing_for_unary_calls", || {
+        for chosen in [false, true] {
+            let rounds = allocated_by_calls(chosen);
+            assert!(
+                rounds.contains(&[0, 0]),
+                "allocations in two batches and in ten times as many: {rounds:?}"
+            );
+        }
+    });
+}
+
+/// Items of the stream 1 that arrive at once.
+const ITEMS: usize = 60;
+
+#[test]
+fn a_client_allocates_nothing_for_the_items_of_a_stream() {
+    let name = "a_client_allocates_nothing_for_the_items_of_a_stream";
+    alone(name, || {
+        let (stream, peer) = repeating_stream(&requests(1).repeat(ITEMS));
+        let mut calling = Calling::new(stream);
+        let request = Number { id: 1, code: 0 };
+        let mut streaming = calling.client.send_streaming(request).unwrap();
+        assert!(calling.poll_next(&mut streaming).is_pending());
+        calling.connection();
+        let mut run = |times: usize| {
+            for _ in 0..times {
+                peer.send(1);
+                calling.connection();
+                for _ in 0..ITEMS {
+                    let item = calling.poll_next(&mut streaming);
+                    assert!(matches!(item, Poll::Ready(Some(Ok(_)))));
+                }
+                assert!(calling.poll_next(&mut streaming).is_pending());
+            }
+        };
+        // There are two queues, which take turns.
+        run(4);
+        let rounds: Vec<_> = (0..10)
+            .map(|_| [2, 20].map(|times| allocations(|| run(times))))
+            .collect();
+        assert!(
+            rounds.contains(&[0, 0]),
+            "allocations in two batches and in ten times as many: {rounds:?}"
+        );
+    });
 }
 
 /// A counter that counts nothing would find nothing.
