@@ -3,7 +3,7 @@ use std::{
     convert::Infallible,
     fmt, mem,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -52,7 +52,6 @@ where
     /// Ids to which a late response may come.
     given_up: Vec<u64>,
     abandoned: Vec<u32>,
-    wakers: Vec<Waker>,
     tickets: u64,
     /// Messages that have been encoded, requests and cancels.
     encoded: u64,
@@ -132,7 +131,6 @@ where
             arrivals: Vec::new(),
             given_up: Vec::new(),
             abandoned: Vec::new(),
-            wakers: Vec::new(),
             tickets: 0,
             encoded: 0,
             next_deadline: None,
@@ -170,10 +168,7 @@ where
     /// The call at `index` goes on with this.
     #[inline(always)]
     fn bring(&mut self, index: u32, what: What<<C as Decoder>::Message>) {
-        self.arrivals.push(Arrival {
-            index,
-            what: Some(what),
-        });
+        self.arrivals.push(Arrival { index, what });
         if self.arrivals.len() >= ARRIVALS {
             self.deliver();
         }
@@ -247,11 +242,13 @@ where
         if self.arrivals.is_empty() {
             return;
         }
-        let (arrivals, wakers) = (&mut self.arrivals, &mut self.wakers);
-        self.table.deliver(arrivals, &mut self.given_up, wakers);
+        self.table.deliver(&mut self.arrivals, &mut self.given_up);
         // Without the lock: what nobody wanted is dropped here, and tasks may be woken on the spot.
-        self.arrivals.clear();
-        self.wakers.drain(..).for_each(Waker::wake);
+        for arrival in self.arrivals.drain(..) {
+            if let What::Wake(Some(waker)) = arrival.what {
+                waker.wake();
+            }
+        }
     }
 
     // Calls, on their way to the server.

@@ -107,11 +107,10 @@ pub(super) struct Submission<Request> {
     pub(super) request: Request,
 }
 
-/// What the connection brings for the call at `index`.
+/// What the connection brings for the call at `index`, and then whom it has to wake for it.
 pub(super) struct Arrival<Response> {
     pub(super) index: u32,
-    /// Taken when somebody wants it.
-    pub(super) what: Option<What<Response>>,
+    pub(super) what: What<Response>,
 }
 
 pub(super) enum What<Response> {
@@ -120,6 +119,8 @@ pub(super) enum What<Response> {
     /// The stream is complete.
     End,
     Failure(Error),
+    /// It was delivered: whoever waits for it is to be woken.
+    Wake(Option<Waker>),
 }
 
 /// What the connection takes along.
@@ -428,45 +429,34 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         }
     }
 
-    /// Bring `arrivals`, and remember the ids that were `given_up`. What nobody wants is left.
-    ///
-    /// Whoever waited for something is to be woken: see `wakers`.
-    pub(super) fn deliver(
-        &self,
-        arrivals: &mut [Arrival<Response>],
-        given_up: &mut Vec<u64>,
-        wakers: &mut Vec<Waker>,
-    ) {
+    /// Bring `arrivals`, and remember the ids that were `given_up`. What is left in their stead is
+    /// whom to wake, or what nobody wants.
+    pub(super) fn deliver(&self, arrivals: &mut [Arrival<Response>], given_up: &mut Vec<u64>) {
         let mut state = self.lock();
         for id in given_up.drain(..) {
             state.give_up(id, self.max_calls);
         }
         for arrival in arrivals {
             let call = &mut state.places[arrival.index as usize].call;
-            let woken = match call {
+            match call {
                 Call::Unary(waker) => {
                     let waker = waker.take();
-                    let answer = match arrival.what.take() {
-                        Some(What::Response(response)) => Ok(response),
-                        Some(What::Failure(error)) => Err(error),
-                        Some(What::End) | None => Err(Error::NoResponse),
+                    let answer = match mem::replace(&mut arrival.what, What::Wake(waker)) {
+                        What::Response(response) => Ok(response),
+                        What::Failure(error) => Err(error),
+                        What::End | What::Wake(_) => Err(Error::NoResponse),
                     };
                     // Without its waker, there is nothing in it to be dropped.
                     mem::forget(mem::replace(call, Call::Answered(answer)));
-                    waker
                 }
                 Call::Streaming { waker, items, end } => {
-                    match arrival.what.take() {
-                        Some(What::Response(item)) => items.push_back(item),
-                        Some(What::Failure(error)) => *end = Some(Err(error)),
-                        Some(What::End) | None => *end = Some(Ok(())),
+                    match mem::replace(&mut arrival.what, What::Wake(waker.take())) {
+                        What::Response(item) => items.push_back(item),
+                        What::Failure(error) => *end = Some(Err(error)),
+                        What::End | What::Wake(_) => *end = Some(Ok(())),
                     }
-                    waker.take()
                 }
-                Call::None | Call::Answered(_) | Call::Abandoned => None,
-            };
-            if let Some(waker) = woken {
-                wakers.push(waker);
+                Call::None | Call::Answered(_) | Call::Abandoned => {}
             }
         }
     }
