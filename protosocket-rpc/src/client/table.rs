@@ -79,14 +79,17 @@ enum Call<Response> {
     /// The answer has not come yet.
     Unary(Option<Waker>),
     Answered(Result<Response, Error>),
-    Streaming {
-        waker: Option<Waker>,
-        items: VecDeque<Response>,
-        /// `Ok` if the stream is complete.
-        end: Option<Result<(), Error>>,
-    },
+    /// In memory of its own, so that all places are as small as those of unary calls.
+    Streaming(Box<Streaming<Response>>),
     /// Nobody waits for it any more. The connection does not know yet.
     Abandoned,
+}
+
+struct Streaming<Response> {
+    waker: Option<Waker>,
+    items: VecDeque<Response>,
+    /// `Ok` if the stream is complete.
+    end: Option<Result<(), Error>>,
 }
 
 /// How a call is answered.
@@ -217,11 +220,11 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         };
         let call = match kind {
             Kind::Unary => Call::Unary(None),
-            Kind::Streaming => Call::Streaming {
+            Kind::Streaming => Call::Streaming(Box::new(Streaming {
                 waker: None,
                 items: VecDeque::new(),
                 end: None,
-            },
+            })),
         };
         // Before a call has begun there is nothing in its place to be dropped.
         mem::forget(mem::replace(&mut state.places[index as usize].call, call));
@@ -317,10 +320,10 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         loop {
             let mut state = self.lock();
             let paused = state.paused_by == Some(index);
-            let Call::Streaming { waker, items, end } = &mut state.places[index as usize].call
-            else {
+            let Call::Streaming(stream) = &mut state.places[index as usize].call else {
                 unreachable!("{STREAMING}");
             };
+            let Streaming { waker, items, end } = &mut **stream;
             if !items.is_empty() {
                 mem::swap(items, batch);
                 let connection = match paused {
@@ -353,7 +356,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         let is_over = match &state.places[index as usize].call {
             Call::Unary(_) => false,
             Call::Answered(_) => true,
-            Call::Streaming { end, .. } => end.is_some(),
+            Call::Streaming(stream) => stream.end.is_some(),
             Call::None | Call::Abandoned => unreachable!("{HELD}"),
         };
         if is_over {
@@ -449,11 +452,11 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
                     // Without its waker, there is nothing in it to be dropped.
                     mem::forget(mem::replace(call, Call::Answered(answer)));
                 }
-                Call::Streaming { waker, items, end } => {
-                    match mem::replace(&mut arrival.what, What::Wake(waker.take())) {
-                        What::Response(item) => items.push_back(item),
-                        What::Failure(error) => *end = Some(Err(error)),
-                        What::End | What::Wake(_) => *end = Some(Ok(())),
+                Call::Streaming(stream) => {
+                    match mem::replace(&mut arrival.what, What::Wake(stream.waker.take())) {
+                        What::Response(item) => stream.items.push_back(item),
+                        What::Failure(error) => stream.end = Some(Err(error)),
+                        What::End | What::Wake(_) => stream.end = Some(Ok(())),
                     }
                 }
                 Call::None | Call::Answered(_) | Call::Abandoned => {}
@@ -531,9 +534,9 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
                     wakers.extend(waker.take());
                     *call = Call::Answered(Err(failure(index as u32)));
                 }
-                Call::Streaming { waker, end, .. } if end.is_none() => {
-                    *end = Some(Err(failure(index as u32)));
-                    wakers.extend(waker.take());
+                Call::Streaming(stream) if stream.end.is_none() => {
+                    stream.end = Some(Err(failure(index as u32)));
+                    wakers.extend(stream.waker.take());
                 }
                 Call::Abandoned => drop(state.take(index as u32)),
                 _ => {}
@@ -675,7 +678,7 @@ impl<Request: Message, Response: Message> State<Request, Response> {
 
     fn items_left(&self, index: u32, most: usize) -> usize {
         match &self.places[index as usize].call {
-            Call::Streaming { items, .. } => most.saturating_sub(items.len()),
+            Call::Streaming(stream) => most.saturating_sub(stream.items.len()),
             // Nobody will take them, and they are dropped as they come.
             _ => most,
         }
