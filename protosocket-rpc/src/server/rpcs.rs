@@ -246,13 +246,15 @@ where
         if !self.is_empty() || needed >= self.slots.len() {
             return;
         }
+        // There are no rpcs, so nobody uses a turn that was waited for; but the next in its slot will.
+        for index in std::mem::take(&mut self.turns) {
+            self.slots[index as usize].has_turn = false;
+        }
+        self.round = 0;
         self.slots.truncate(needed);
         self.slots.shrink_to_fit();
         self.free = (0..needed as u32).rev().collect();
         self.ids.shrink_to(needed);
-        // There are no rpcs, so nobody has a turn.
-        self.turns = VecDeque::new();
-        self.round = 0;
         self.woken = Vec::new();
         self.wakes.truncate(needed);
     }

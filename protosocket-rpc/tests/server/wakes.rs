@@ -1,6 +1,8 @@
-use std::{mem, thread};
+use std::{mem, thread, time::Duration};
 
-use crate::common::{Served, calls};
+use protosocket_testkit::Setup;
+
+use crate::common::{BARE, Served, calls, limit};
 
 #[test]
 fn a_spurious_wake_polls_and_does_no_harm() {
@@ -104,6 +106,31 @@ fn wakes_from_other_threads_are_heard() {
         }
         assert_eq!((answers, server.in_flight()), (CALLS, 0));
     }
+}
+
+#[test]
+fn a_slot_whose_turn_was_given_back_with_others_is_woken_again() {
+    let mut server = Served::with(Setup::bulk(2 * BARE), limit(100));
+    server.peer.set_window(0);
+    // Two are answered, and eight are cancelled while they wait for room.
+    server.send_at_once(calls(1..=10, "echo"));
+    for id in 3..=10 {
+        server.cancel(id);
+    }
+    // Nobody needs their slots for so long that some are given back.
+    for _ in 0..2 {
+        server.pass(Duration::from_secs(11));
+    }
+    server.peer.open_window(usize::MAX / 2);
+    server.settle();
+    assert_eq!(server.said(), ["1:", "2:"]);
+    // All of those that are left are used.
+    server.send_at_once(calls(11..=20, "wait"));
+    for id in 11..=20 {
+        server.stage.give(id, "x");
+    }
+    server.settle();
+    assert_eq!(server.answers().len(), 10);
 }
 
 #[test]
