@@ -1,5 +1,8 @@
 //! The server's side of calls, on streams that never wake by themselves and a clock that stands still.
 
+#[path = "../text/mod.rs"]
+mod text;
+
 mod common;
 
 mod bad_input;
