@@ -20,11 +20,13 @@ pub struct RpcServerConfig {
 impl RpcServerConfig {
     /// How many rpcs of one connection may be under way at a time.
     ///
-    /// At the limit, while rpcs wait for room to send or for their turn, the connection's input
-    /// pauses until each of them has had one. If all of them are really running, a further call is
-    /// refused: its client is sent a cancellation.
+    /// At the limit, while rpcs wait for room to send or for their turn, the next call waits until one
+    /// of them has ended, or each of them has had its turn, and the input pauses behind it;
+    /// cancellations before it are heard. If all of them are really running, it is refused: its
+    /// client is sent a cancellation.
     ///
-    /// It bounds memory together with `max_message_size`: each rpc may hold a request of that size.
+    /// It bounds memory together with `max_message_size`: each rpc may hold a request of that size,
+    /// and so may the call that waits.
     #[must_use]
     pub fn max_concurrent_rpcs(mut self, rpcs: usize) -> Self {
         self.max_concurrent_rpcs = rpcs;

@@ -36,7 +36,12 @@ pub struct RpcReactor<S: ConnectionService> {
     service: S,
     rpcs: Rpcs<S::UnaryFutureType, S::StreamType>,
     max_rpcs: usize,
+    /// A request beyond that, until it is known whether there will be a place for it. The messages
+    /// before it are heard, those behind it wait.
+    parked: Option<S::Request>,
     stats: RpcStats,
+    /// Requests that were given up at the end.
+    given_up: usize,
     /// When unused slots are given back.
     trim_at: Option<Instant>,
     /// How long rpcs may go on when the input has ended.
@@ -75,11 +80,53 @@ impl<S: ConnectionService> RpcReactor<S> {
             service,
             rpcs: Rpcs::new(),
             max_rpcs: config.concurrent_rpcs(),
+            parked: None,
             stats: RpcStats::default(),
+            given_up: 0,
             trim_at: None,
             patience: config.patience(),
             give_up_at: None,
         }
+    }
+
+    /// Take a request: begin it, let it wait, or refuse it.
+    #[inline]
+    fn take(
+        &mut self,
+        context: &mut Answers<'_, S>,
+        id: u64,
+        request: S::Request,
+    ) -> ReactorStatus {
+        if self.rpcs.contains(id) {
+            return self.collide(context, id);
+        }
+        if self.rpcs.len() < self.max_rpcs {
+            return self.begin(context, id, request);
+        }
+        // LIMIT: those that wait for room, or for their turn, are given it before another call is
+        // taken or refused.
+        self.rpcs.owe_turns();
+        if self.rpcs.owes_turns() {
+            self.parked = Some(request);
+            return ReactorStatus::Continue;
+        }
+        self.refuse(context, id)
+    }
+
+    /// Begin or refuse the request that waits, if it is known which of them.
+    #[inline]
+    fn take_parked(&mut self, context: &mut Answers<'_, S>) -> Option<ReactorStatus> {
+        self.parked.as_ref()?;
+        let has_place = self.rpcs.len() < self.max_rpcs;
+        if !has_place && self.rpcs.owes_turns() {
+            return None;
+        }
+        let request = self.parked.take()?;
+        let id = request.message_id();
+        Some(match has_place {
+            true => self.begin(context, id, request),
+            false => self.refuse(context, id),
+        })
     }
 
     /// Begin an rpc, and answer at once if it is ready.
@@ -90,24 +137,23 @@ impl<S: ConnectionService> RpcReactor<S> {
         id: u64,
         request: S::Request,
     ) -> ReactorStatus {
-        if self.rpcs.contains(id) {
-            return self.collide(context, id);
-        }
-        if self.rpcs.len() >= self.max_rpcs {
-            self.stats.refused += 1;
-            tracing::debug!(
-                id,
-                limit = self.max_rpcs,
-                "refused a call: max_concurrent_rpcs are running"
-            );
-            return self.cancel(context, id);
-        }
         // Those that wait come first.
         let is_next = !self.rpcs.have_turns() && !context.room().is_empty();
         let service = &mut self.service;
         let turn = self.rpcs.start(id, is_next, || service.new_rpc(request));
         self.stats.started += 1;
         self.answer(context, id, turn)
+    }
+
+    #[cold]
+    fn refuse(&mut self, context: &mut Answers<'_, S>, id: u64) -> ReactorStatus {
+        self.stats.refused += 1;
+        tracing::debug!(
+            id,
+            limit = self.max_rpcs,
+            "refused a call: max_concurrent_rpcs are running"
+        );
+        self.cancel(context, id)
     }
 
     /// An id is used again whose call is running: nothing can be answered without guessing which of
@@ -179,7 +225,8 @@ impl<S: ConnectionService> RpcReactor<S> {
 
     /// Tell the client that nothing more comes for `id`.
     ///
-    /// There is room: messages are taken only while there is some in the reserve.
+    /// There is room: messages are taken only while there is some in the reserve, and nothing uses it
+    /// while a request is parked.
     fn cancel(&mut self, context: &mut Answers<'_, S>, id: u64) -> ReactorStatus {
         match context.send_control(S::Response::cancelled(id)) {
             Ok(()) => ReactorStatus::Continue,
@@ -189,7 +236,11 @@ impl<S: ConnectionService> RpcReactor<S> {
 
     /// Drop what can no longer be answered.
     fn abandon(&mut self) {
-        self.stats.abandoned += self.rpcs.clear() as u64;
+        let running = self.rpcs.clear();
+        let parked = usize::from(self.parked.take().is_some());
+        self.stats.abandoned += running as u64;
+        self.stats.refused += parked as u64;
+        self.given_up += running + parked;
     }
 }
 
@@ -205,10 +256,9 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
         context: &mut Answers<'_, S>,
         message: S::Request,
     ) -> ReactorStatus {
-        self.rpcs.forget_turns();
         let id = message.message_id();
         match message.control_code() {
-            ProtosocketControlCode::Normal => return self.begin(context, id, message),
+            ProtosocketControlCode::Normal => return self.take(context, id, message),
             ProtosocketControlCode::Cancel if self.rpcs.remove(id) => self.stats.cancelled += 1,
             // A cancellation may be late, and the end of a request has nothing to end.
             ProtosocketControlCode::Cancel | ProtosocketControlCode::End => self.stats.ignored += 1,
@@ -250,6 +300,12 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
         self.rpcs.disarm();
         let mut has_sent = false;
         for _ in 0..TURNS {
+            match self.take_parked(context) {
+                // The input goes on, or what failed is known to the context.
+                Some(ReactorStatus::Continue) => has_sent = true,
+                Some(_) => return Poll::Ready(Some(())),
+                None => {}
+            }
             if context.room().is_empty() {
                 return Poll::Ready(Some(()));
             }
@@ -294,13 +350,12 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
 
     #[inline]
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
-        // LIMIT: those that wait for room, or for their turn, are given it before another call is
-        // taken. They need no waker for that: with room they get on in this poll, and room makes
-        // itself heard.
-        if self.rpcs.len() < self.max_rpcs || self.rpcs.had_turns() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+        // No waker is needed: a request is parked only while rpcs have turns that they were not given
+        // yet. With room they are given them in this very poll of the connection, which then asks
+        // again; without room, what has been sent makes itself heard when it is written.
+        match self.parked {
+            None => Poll::Ready(()),
+            Some(_) => Poll::Pending,
         }
     }
 
@@ -334,7 +389,7 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
 
     fn in_flight(&self) -> usize {
         // What was given up at the end was not answered either.
-        self.rpcs.len() + self.stats.abandoned as usize
+        self.rpcs.len() + usize::from(self.parked.is_some()) + self.given_up
     }
 
     fn input_policy(&self) -> InputPolicy {

@@ -45,8 +45,8 @@ pub(super) struct Rpcs<U, S> {
     turns: VecDeque<u32>,
     /// How many of them come before those that have been woken since.
     round: usize,
-    /// How many of them come before the input goes on; see [`had_turns`](Self::had_turns).
-    owed: Option<usize>,
+    /// How many of them come before a call beyond the limit; see [`owe_turns`](Self::owe_turns).
+    owed: usize,
     /// The most that there were at a time since the last [`trim`](Self::trim).
     peak: usize,
     wakes: Arc<Wakes>,
@@ -96,7 +96,7 @@ where
             ids: Ids::new(),
             turns: VecDeque::new(),
             round: 0,
-            owed: None,
+            owed: 0,
             peak: 0,
             wakes: Arc::default(),
             armed: false,
@@ -226,7 +226,7 @@ where
         }
         self.turns = VecDeque::new();
         self.round = 0;
-        self.owed = None;
+        self.owed = 0;
         self.slots = Vec::new();
         self.free = Vec::new();
         // Wakers that outlive their rpcs wake nobody.
@@ -251,6 +251,7 @@ where
             self.slots[index as usize].has_turn = false;
         }
         self.round = 0;
+        self.owed = 0;
         self.slots.truncate(needed);
         self.slots.shrink_to_fit();
         self.free = (0..needed as u32).rev().collect();
@@ -259,19 +260,16 @@ where
         self.wakes.truncate(needed);
     }
 
-    /// Whether every rpc that could go on when this was asked first, since the last
-    /// [`forget_turns`](Self::forget_turns), has had its turn.
-    pub(super) fn had_turns(&mut self) -> bool {
-        if self.owed.is_none() {
-            self.take_woken();
-            self.owed = Some(self.turns.len());
-        }
-        self.owed == Some(0)
+    /// Take note of the rpcs that can go on, for [`owes_turns`](Self::owes_turns).
+    pub(super) fn owe_turns(&mut self) {
+        self.take_woken();
+        self.owed = self.turns.len();
     }
 
+    /// Whether some that could go on when note was taken have not had their turn since.
     #[inline]
-    pub(super) fn forget_turns(&mut self) {
-        self.owed = None;
+    pub(super) fn owes_turns(&self) -> bool {
+        self.owed > 0
     }
 
     /// Have the task woken when one of them can go on. Whether none can already.
@@ -297,9 +295,7 @@ where
         }
         let index = self.turns.pop_front()?;
         self.round -= 1;
-        if let Some(owed) = &mut self.owed {
-            *owed = owed.saturating_sub(1);
-        }
+        self.owed = self.owed.saturating_sub(1);
         self.slots[index as usize].has_turn = false;
         Some(index)
     }

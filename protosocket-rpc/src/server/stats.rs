@@ -19,7 +19,8 @@ pub struct RpcStats {
     pub collided: u64,
     /// Rpcs that were running when the connection ended.
     pub abandoned: u64,
-    /// Requests beyond `max_concurrent_rpcs`.
+    /// Requests beyond `max_concurrent_rpcs`: those that were answered with a cancellation, and one
+    /// that waited for a place when the connection ended.
     pub refused: u64,
     /// Cancellations and ends of calls that were not running, or not any more, and ends of calls that
     /// were: requests are one message, so there is nothing to end.

@@ -1,7 +1,7 @@
 use protosocket_rpc::Message;
 use protosocket_testkit::Setup;
 
-use crate::common::{BARE, END, Served, Text, calls, limit};
+use crate::common::{BARE, END, NORMAL, Served, Text, calls, limit};
 
 #[test]
 fn a_cancelled_call_is_dropped_at_once_and_not_answered() {
@@ -51,6 +51,58 @@ fn d19_a_stream_that_was_begun_is_cancelled_while_the_client_does_not_read() {
     server.settle();
     let before = server.stage.take_polls().len();
     assert_eq!(server.said().len(), before);
+}
+
+#[test]
+fn d19_a_cancellation_is_heard_at_the_limit_while_the_client_does_not_read() {
+    let mut server = Served::with(Setup::bulk(2 * BARE), limit(3));
+    server.peer.set_window(0);
+    // Two are answered, and three wait for room.
+    server.send_at_once(calls(1..=5, "echo"));
+    for id in 3..=5 {
+        server.cancel(id);
+    }
+    assert_eq!(
+        (server.stage.dropped(), server.in_flight()),
+        (vec![1, 2, 3, 4, 5], 0)
+    );
+}
+
+#[test]
+fn d19_the_only_call_there_may_be_is_cancelled_while_the_client_does_not_read() {
+    let mut server = Served::with(Setup::bulk(BARE), limit(1));
+    server.peer.set_window(0);
+    server.call(1, "count 1000000");
+    server.cancel(1);
+    assert_eq!(server.stage.dropped(), [1]);
+    // Its place is another's.
+    server.peer.open_window(usize::MAX / 2);
+    server.call(2, "echo two");
+    assert_eq!(server.said().last().map(String::as_str), Some("2:two"));
+}
+
+#[test]
+fn d19_everything_but_requests_is_heard_at_the_limit() {
+    let mut server = Served::with(Setup::bulk(2 * BARE), limit(3));
+    server.peer.set_window(0);
+    server.send_at_once(calls(1..=5, "echo"));
+    server.send([
+        Text::ended(3),
+        Text::new(3, 7, ""),
+        Text::cancelled(5),
+        Text::new(4, NORMAL, "echo crossed"),
+    ]);
+    assert_eq!(server.in_flight(), 1);
+    server.peer.open_window(usize::MAX / 2);
+    server.settle();
+    assert_eq!(server.said(), ["1:", "2:", "4:cancelled", "3:"]);
+    server.peer.end();
+    assert_eq!(server.reason(), "end_of_input");
+    let stats = server.stats();
+    assert_eq!(
+        (stats.ignored, stats.unknown_codes, stats.collided),
+        (1, 1, 1)
+    );
 }
 
 #[test]

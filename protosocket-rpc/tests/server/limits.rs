@@ -54,9 +54,9 @@ fn at_the_limit_input_waits_for_those_that_wait_for_room() {
     let mut server = Served::with(Setup::bulk(2 * BARE), limit(3));
     server.peer.set_window(0);
     server.send_at_once(calls(1..=100, "echo"));
-    // Two are answered, three wait for room, and the others for those.
-    assert_eq!(server.in_flight(), 3);
-    assert_eq!(server.connection().stats().messages_in, 5);
+    // Two are answered, three wait for room, one for them, and the others were not looked at.
+    assert_eq!(server.in_flight(), 4);
+    assert_eq!(server.connection().stats().messages_in, 6);
     server.peer.open_window(usize::MAX);
     server.settle();
     let expected: Vec<_> = (1..=100).map(|id| Text::new(id, NORMAL, "")).collect();
@@ -69,8 +69,86 @@ fn at_the_limit_a_client_that_does_not_read_ends_by_its_deadline() {
     server.peer.set_window(0);
     server.send_at_once(calls(1..=100, "echo"));
     server.pass(Duration::from_secs(120));
-    assert_eq!(server.reason(), "write_timeout");
-    assert_eq!(server.stats().abandoned, 3);
+    let end = server.finish();
+    assert_eq!(
+        (end.reason.name(), end.stats.unanswered),
+        ("write_timeout", 4)
+    );
+    let stats = server.stats();
+    assert_eq!((stats.abandoned, stats.refused), (3, 1));
+}
+
+/// A server with three rpcs at the limit, which wait for room, a fourth call, and its end of input.
+fn crowded(fourth: &str) -> Served {
+    let mut server = Served::with(Setup::bulk(2 * BARE), limit(3));
+    server.peer.set_window(0);
+    server.send_at_once(calls(1..=5, "echo"));
+    server.call(6, fourth);
+    server.peer.end();
+    server.settle();
+    assert_eq!(server.in_flight(), 4, "it counts while it waits");
+    server
+}
+
+#[test]
+fn a_call_that_waits_at_the_limit_is_begun_when_another_has_ended() {
+    for (fourth, said) in [
+        ("echo six", "6:six"),
+        ("count 0", "6:ended"),
+        ("reject", "6:cancelled"),
+        ("panic-new", "6:cancelled"),
+    ] {
+        let mut server = crowded(fourth);
+        // Room for one answer and then another, so that it is begun with room and without.
+        for _ in 0..6 {
+            server.peer.open_window(BARE);
+            server.settle();
+        }
+        server.peer.open_window(usize::MAX / 2);
+        assert_eq!(server.reason(), "end_of_input");
+        let mut answers = server.said();
+        assert_eq!(answers.len(), 6, "{answers:?}");
+        answers.retain(|answer| answer.starts_with("6:"));
+        assert_eq!(answers, [said]);
+        assert_eq!(server.stats().refused, 0);
+    }
+}
+
+#[test]
+fn a_call_that_waits_at_the_limit_is_refused_when_all_have_had_their_turn() {
+    let mut server = Served::limited(2);
+    server.send_at_once(calls(1..=2, "wait"));
+    // Both can go on, as far as anybody knows before they have been polled.
+    for waker in server.stage.lock().wakers.values() {
+        waker.wake_by_ref();
+    }
+    server.send_at_once(calls(3..=5, "wait"));
+    assert_eq!(server.said(), ["3:cancelled", "4:cancelled", "5:cancelled"]);
+    assert_eq!(server.in_flight(), 2);
+}
+
+#[test]
+fn a_call_that_waits_at_the_limit_is_refused_beside_endless_streams() {
+    let mut server = Served::with(Setup::bulk(10 * BARE), limit(2));
+    server.peer.set_window(0);
+    server.send_at_once(calls(1..=2, "count 100"));
+    server.call(3, "echo three");
+    assert_eq!(server.in_flight(), 3, "it waits");
+    server.peer.open_window(usize::MAX / 2);
+    server.settle();
+    let said = server.said();
+    let at = said.iter().position(|said| said == "3:cancelled");
+    assert!(at.is_some_and(|at| at < 20), "{said:?}");
+}
+
+#[test]
+fn a_call_that_waits_at_the_limit_is_dropped_with_its_connection() {
+    let mut server = crowded("echo six");
+    server.handle.abort();
+    let end = server.finish();
+    assert_eq!((end.reason.name(), end.stats.unanswered), ("aborted", 4));
+    let stats = server.stats();
+    assert_eq!((stats.started, stats.abandoned, stats.refused), (5, 3, 1));
 }
 
 #[test]
@@ -113,7 +191,7 @@ fn a_million_calls_in_one_write_are_all_answered() {
         server.peer.open_window(BARE * 50_000);
         server.settle();
         let stats = server.connection().stats();
-        assert!(stats.unanswered <= 4096, "{stats:?}");
+        assert!(stats.unanswered <= 4096 + 1, "{stats:?}");
         for answer in server.answers() {
             assert_eq!(answer, Text::new(next, NORMAL, ""));
             next += 1;
