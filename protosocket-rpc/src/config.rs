@@ -7,14 +7,15 @@ use protosocket::ConfigError;
 /// | setting | default | why |
 /// |---|---|---|
 /// | [`max_concurrent_rpcs`](Self::max_concurrent_rpcs) | 4,096 | as many as there may be answers in a send buffer ([`SendLimits::DEFAULT`](protosocket::SendLimits::DEFAULT)) |
-/// | [`end_of_input_timeout`](Self::end_of_input_timeout) | 30 s | as long as a client waits for a response by default |
+/// | [`end_of_input_timeout`](Self::end_of_input_timeout) | 30 s | as long as a client waits for an answer by default |
 ///
-/// Sizes, deadlines and the number of connections are those of the server that they come in
+/// Zero and nonsense are refused when a server or a reactor is configured with them
+/// ([`validate`](Self::validate)). Sizes, deadlines and the number of connections are those of the server that they come in
 /// through, such as `ProtosocketServerConfig`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RpcServerConfig {
     max_concurrent_rpcs: usize,
-    end_of_input_timeout: Duration,
+    end_of_input_timeout: Option<Duration>,
 }
 
 impl RpcServerConfig {
@@ -33,13 +34,16 @@ impl RpcServerConfig {
         self
     }
 
-    /// How long rpcs may go on when their client has finished sending.
+    /// How long nothing may be answered once the client has finished sending; with `None`, for as
+    /// long as the connection lasts.
     ///
     /// A client that has gone says no more than that, as does one that still waits for its answers;
-    /// and an rpc that has nothing to send would never find out which of them it is.
+    /// and an rpc that has nothing to send would never find out which of them it is. Each response
+    /// begins the time again, and while there is no room for one, it is up to the client, whom
+    /// `write_timeout` bounds.
     #[must_use]
-    pub fn end_of_input_timeout(mut self, timeout: Duration) -> Self {
-        self.end_of_input_timeout = timeout;
+    pub fn end_of_input_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.end_of_input_timeout = timeout.into();
         self
     }
 
@@ -48,8 +52,8 @@ impl RpcServerConfig {
         self.max_concurrent_rpcs
     }
 
-    /// How long rpcs may go on without more input.
-    pub(crate) fn patience(&self) -> Duration {
+    /// How long nothing may be answered after the end of the input.
+    pub(crate) fn patience(&self) -> Option<Duration> {
         self.end_of_input_timeout
     }
 
@@ -64,7 +68,7 @@ impl RpcServerConfig {
                 "max_concurrent_rpcs",
                 "is above 4,294,967,295, which no memory has room for",
             )),
-            _ if self.end_of_input_timeout.is_zero() => {
+            _ if self.end_of_input_timeout == Some(Duration::ZERO) => {
                 Err(ConfigError::zero("end_of_input_timeout"))
             }
             _ => Ok(()),
@@ -76,7 +80,7 @@ impl Default for RpcServerConfig {
     fn default() -> Self {
         Self {
             max_concurrent_rpcs: 4096,
-            end_of_input_timeout: Duration::from_secs(30),
+            end_of_input_timeout: Some(Duration::from_secs(30)),
         }
     }
 }

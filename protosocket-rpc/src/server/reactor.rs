@@ -44,17 +44,17 @@ pub struct RpcReactor<S: ConnectionService> {
     given_up: usize,
     /// When unused slots are given back.
     trim_at: Option<Instant>,
-    /// How long rpcs may go on when the input has ended.
-    patience: Duration,
-    /// When that is over.
+    /// How long nothing may be answered when the input has ended.
+    patience: Option<Duration>,
+    /// When that is over. There is none before the input has ended.
     give_up_at: Option<Instant>,
 }
 
 /// Why a connection ended whose client had finished sending, and whose calls had not.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the client has finished sending, and {running} of its calls did not end within {patience:?} \
-     (end_of_input_timeout)"
+    "the client has finished sending, and none of its {running} running calls was answered within \
+     {patience:?} (end_of_input_timeout)"
 )]
 struct Unfinished {
     running: usize,
@@ -197,6 +197,9 @@ impl<S: ConnectionService> RpcReactor<S> {
         match sent {
             Ok(()) => {
                 self.stats.finished += u64::from(is_last);
+                if self.give_up_at.is_some() {
+                    self.be_patient(context.now());
+                }
                 ReactorStatus::Continue
             }
             Err(error) => self.on_unsent(context, id, error),
@@ -232,6 +235,13 @@ impl<S: ConnectionService> RpcReactor<S> {
             Ok(()) => ReactorStatus::Continue,
             Err(error) => context.fail(error),
         }
+    }
+
+    /// The input has ended: give the rpcs time from here on.
+    #[cold]
+    fn be_patient(&mut self, now: Instant) {
+        // What is too far away to be named never comes.
+        self.give_up_at = self.patience.and_then(|patience| now.checked_add(patience));
     }
 
     /// Drop what can no longer be answered.
@@ -372,18 +382,27 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
             self.rpcs.trim();
             self.trim_at = None;
         }
-        if self.give_up_at.is_some_and(|at| at <= now) {
-            self.give_up_at = None;
-            return context.fail_protocol(Arc::new(Unfinished {
-                running: self.rpcs.len(),
-                patience: self.patience,
-            }));
+        if self.give_up_at.is_none_or(|at| at > now) {
+            return ReactorStatus::Continue;
         }
-        ReactorStatus::Continue
+        self.give_up_at = None;
+        if self.rpcs.is_empty() {
+            // All are answered, and what was sent has the write deadline.
+            return ReactorStatus::Continue;
+        }
+        if context.room().is_empty() {
+            // It is the client that is waited for.
+            self.be_patient(now);
+            return ReactorStatus::Continue;
+        }
+        context.fail_protocol(Arc::new(Unfinished {
+            running: self.rpcs.len(),
+            patience: self.patience.unwrap_or_default(),
+        }))
     }
 
     fn on_end_of_input(&mut self, context: &mut Answers<'_, S>) -> ReactorStatus {
-        self.give_up_at = Some(context.now() + self.patience);
+        self.be_patient(context.now());
         ReactorStatus::Continue
     }
 

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use protosocket::{Clock, Limits};
+use protosocket::{Clock, Limits, SendLimits};
 use protosocket_rpc::RpcServerConfig;
 use protosocket_testkit::Setup;
 
-use crate::common::{Served, calls};
+use crate::common::{BARE, Served, calls};
 
 #[test]
 fn answers_still_go_out_after_the_end_of_input() {
@@ -24,10 +24,15 @@ fn answers_still_go_out_after_the_end_of_input() {
     assert_eq!(server.stats().finished, 2);
 }
 
+/// A server whose clients may be silent for so long when they have finished sending.
+fn patient(timeout: impl Into<Option<Duration>>) -> Served {
+    let config = RpcServerConfig::default().end_of_input_timeout(timeout);
+    Served::with(Setup::default(), config)
+}
+
 #[test]
 fn a_client_that_has_finished_sending_is_not_served_for_ever() {
-    let config = RpcServerConfig::default().end_of_input_timeout(Duration::from_secs(5));
-    let mut server = Served::with(Setup::default(), config);
+    let mut server = patient(Duration::from_secs(5));
     server.send_at_once(calls(1..=2, "wait"));
     server.stage.give(1, "one");
     server.peer.end();
@@ -41,6 +46,71 @@ fn a_client_that_has_finished_sending_is_not_served_for_ever() {
     let why = end.reason.to_string();
     assert!(why.contains("end_of_input_timeout"), "{why}");
     assert_eq!(server.stage.dropped(), [1, 2]);
+}
+
+#[test]
+fn a_client_that_has_finished_sending_is_served_for_as_long_as_it_is_answered() {
+    let mut server = patient(Duration::from_secs(5));
+    server.call(1, "stream");
+    server.call(2, "wait");
+    server.peer.end();
+    server.settle();
+    for item in 0..10 {
+        server.advance(Duration::from_secs(4));
+        server.stage.give(1, "item");
+        server.settle();
+        assert_eq!(server.said(), ["1:item"], "item {item}");
+    }
+    server.advance(Duration::from_secs(4));
+    server.stage.end(1);
+    server.settle();
+    server.advance(Duration::from_secs(4));
+    assert!(!server.is_ended(), "the end of a stream is an answer too");
+    server.advance(Duration::from_secs(1));
+    assert_eq!(server.reason(), "protocol");
+    assert_eq!(server.stats().abandoned, 1);
+}
+
+#[test]
+fn a_client_that_has_finished_sending_and_reads_slowly_is_served() {
+    let limits = Limits::server().send_limits(SendLimits {
+        bulk_bytes: 4 * BARE,
+        ..SendLimits::DEFAULT
+    });
+    let limits = limits.min_write_progress(BARE);
+    let config = RpcServerConfig::default().end_of_input_timeout(Duration::from_secs(5));
+    let mut server = Served::with(Setup::limits(limits), config);
+    server.peer.set_window(0);
+    let large = format!("echo {}", "x".repeat(99 * BARE));
+    server.call(1, &large);
+    server.call(2, "echo two");
+    server.peer.end();
+    // For 400 seconds there is no room for another answer.
+    for _ in 0..100 {
+        server.advance(Duration::from_secs(4));
+        server.peer.open_window(BARE);
+        server.settle();
+    }
+    server.peer.open_window(2 * BARE);
+    assert_eq!(server.reason(), "end_of_input");
+    assert_eq!(server.answers().len(), 2);
+}
+
+#[test]
+fn a_client_that_has_finished_sending_may_be_served_for_ever() {
+    for timeout in [None, Some(Duration::MAX)] {
+        let mut server = patient(timeout);
+        server.call(1, "stream");
+        server.peer.end();
+        for _ in 0..2 {
+            server.advance(Duration::from_secs(1_000_000_000));
+            server.stage.give(1, "item");
+            server.settle();
+        }
+        server.stage.end(1);
+        assert_eq!(server.reason(), "end_of_input");
+        assert_eq!(server.said(), ["1:item", "1:item", "1:ended"]);
+    }
 }
 
 #[test]
