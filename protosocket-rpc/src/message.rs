@@ -38,8 +38,11 @@ pub enum ProtosocketControlCode {
     Cancel,
     /// The responses of a streaming call are complete: 2.
     End,
-    /// Something that this version does not know. It survives a round trip, is not taken for
-    /// anything else, and is never sent by a client or server of this crate.
+    /// Something that this version does not know. It survives a round trip and is not taken for
+    /// anything else. Servers of this crate do not send it: a call whose response has it has failed.
+    ///
+    /// [`from_u8`](Self::from_u8) makes it of 3 and above. Whoever makes one of less gets what that
+    /// number stands for on the wire: nobody there can tell `Unknown(1)` from `Cancel`.
     Unknown(u8),
 }
 

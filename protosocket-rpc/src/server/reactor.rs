@@ -185,6 +185,15 @@ impl<S: ConnectionService> RpcReactor<S> {
                 (context.send(response), true)
             }
             Turn::Ended => (context.send(S::Response::ended(id)), true),
+            Turn::Unknown(code) => {
+                self.stats.failed += 1;
+                tracing::debug!(
+                    id,
+                    code,
+                    "cancelled a call, because its response has an unknown control code"
+                );
+                return self.cancel(context, id);
+            }
             Turn::Rejected => {
                 self.stats.rejected += 1;
                 return self.cancel(context, id);

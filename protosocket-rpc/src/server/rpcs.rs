@@ -77,6 +77,8 @@ pub(super) enum Turn<M> {
     Last(M),
     /// The end of the stream.
     Ended,
+    /// A response that says what nobody knows, which is its last.
+    Unknown(u8),
     /// It was not begun.
     Rejected,
     /// It has panicked.
@@ -384,12 +386,16 @@ where
         match self.rpc.as_mut().as_pin_mut().map(Either::as_pin_mut) {
             None => Turn::Pending,
             Some(Either::Left(future)) => match future.poll(&mut cx) {
-                Poll::Ready(response) => Turn::Last(response),
+                Poll::Ready(response) => match response.control_code() {
+                    ProtosocketControlCode::Unknown(code) => Turn::Unknown(code),
+                    _ => Turn::Last(response),
+                },
                 Poll::Pending => Turn::Pending,
             },
             Some(Either::Right(stream)) => match stream.poll_next(&mut cx) {
                 Poll::Ready(Some(item)) => match item.control_code() {
                     ProtosocketControlCode::Normal => Turn::Item(item),
+                    ProtosocketControlCode::Unknown(code) => Turn::Unknown(code),
                     _ => Turn::Last(item),
                 },
                 Poll::Ready(None) => Turn::Ended,

@@ -48,7 +48,8 @@ pub trait SocketService: Sized + 'static {
 ///   leaves them [some time](crate::RpcServerConfig::end_of_input_timeout).
 /// - It panics, as a future, when it is dropped, or in [`new_rpc`](Self::new_rpc): its client is sent
 ///   a cancellation. The other rpcs go on, and so does this service, with what the panic left of it.
-/// - Its response cannot be encoded: the same.
+/// - Its response cannot be encoded, or has an [`Unknown`](crate::ProtosocketControlCode::Unknown)
+///   control code: the same, and nothing of that response is sent.
 /// - Its id is used for another call while it runs: it cannot be told any more which of them a
 ///   response is for, so it is dropped, the other is not begun, and the id is cancelled.
 pub trait ConnectionService: 'static {
@@ -58,7 +59,10 @@ pub trait ConnectionService: 'static {
     type Request: Message;
     /// What it is answered with. The connection sets its id.
     type Response: Message;
-    /// An rpc with one response.
+    /// An rpc with one response. It is sent whether its control code is
+    /// [`Normal`](crate::ProtosocketControlCode::Normal), `Cancel`, which makes it a rejection, or
+    /// `End`, which tells the client that this was a stream and is complete: to one that called for a
+    /// single response, an [error](crate::Error::NoResponse).
     type UnaryFutureType: Future<Output = Self::Response>;
     /// An rpc with a stream of responses. An item whose control code is not
     /// [`Normal`](crate::ProtosocketControlCode::Normal) is sent and ends it.

@@ -13,7 +13,7 @@ pub struct RpcStats {
     pub cancelled: u64,
     /// Requests that the service rejected.
     pub rejected: u64,
-    /// Rpcs that panicked, or whose response could not be encoded.
+    /// Rpcs that panicked, or whose response could not be encoded or had an unknown control code.
     pub failed: u64,
     /// Rpcs that were dropped because their id was used for another call.
     pub collided: u64,

@@ -234,6 +234,14 @@ impl ConnectionService for Service {
                     Poll::Ready((next <= count).then(|| response(next.to_string())))
                 })))
             }
+            // Ready with this control code.
+            "code" => {
+                let code = rest.parse().expect("a number");
+                RpcKind::Unary(Box::pin(poll_fn(move |cx| {
+                    guard.poll(cx);
+                    Poll::Ready(Text::new(0, code, "word"))
+                })))
+            }
             // Items whose control codes are these.
             "codes" => {
                 let codes: Vec<u8> = rest.bytes().map(|digit| digit - b'0').collect();

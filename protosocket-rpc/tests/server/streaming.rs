@@ -51,6 +51,19 @@ fn a_stream_ends_with_an_item_that_says_so() {
 }
 
 #[test]
+fn d28_a_stream_whose_item_has_an_unknown_code_has_failed() {
+    let mut server = Served::new();
+    server.call(1, "codes 0070");
+    server.call(2, "codes 3");
+    assert_eq!(server.said(), ["1:", "1:", "1:cancelled", "2:cancelled"]);
+    assert_eq!(server.stage.dropped(), [1, 2]);
+    server.peer.end();
+    assert_eq!(server.reason(), "end_of_input");
+    let stats = server.stats();
+    assert_eq!((stats.failed, stats.finished), (2, 0));
+}
+
+#[test]
 fn streams_and_unary_calls_share_slots() {
     let mut server = Served::new();
     for round in 0..3 {

@@ -1,6 +1,6 @@
 use protosocket_rpc::Message;
 
-use crate::common::{Served, Text, calls};
+use crate::common::{CANCEL, END, Served, Text, calls};
 
 #[test]
 fn a_ready_call_is_answered_in_the_poll_that_brings_it() {
@@ -110,4 +110,29 @@ fn a_response_that_cannot_be_encoded_ends_its_call_alone() {
     server.peer.end();
     assert_eq!(server.reason(), "end_of_input");
     assert_eq!(server.stats().failed, 2);
+}
+
+#[test]
+fn d28_a_response_whose_code_is_unknown_is_never_sent() {
+    let mut server = Served::new();
+    for code in 3..=u8::MAX {
+        server.call(1, &format!("code {code}"));
+        assert_eq!(server.said(), ["1:cancelled"]);
+    }
+    assert_eq!(server.in_flight(), 0);
+    server.peer.end();
+    assert_eq!(server.reason(), "end_of_input");
+    assert_eq!(server.stats().failed, 253);
+}
+
+#[test]
+fn a_response_that_cancels_or_ends_its_call_is_sent_as_it_is() {
+    let mut server = Served::new();
+    server.call(1, &format!("code {CANCEL}"));
+    server.call(2, &format!("code {END}"));
+    let expected = [Text::new(1, CANCEL, "word"), Text::new(2, END, "word")];
+    assert_eq!(server.answers(), expected);
+    server.peer.end();
+    assert_eq!(server.reason(), "end_of_input");
+    assert_eq!(server.stats().finished, 2);
 }
