@@ -39,7 +39,7 @@ pub trait SocketService: Sized + 'static {
 /// connection's task, so none of them has to be `Send`, nor `Unpin`, and are polled only while there
 /// is room to send: a client that does not read stops its own rpcs, and a stream that models lag
 /// (a broadcast channel) meets that model instead of a growing queue. An rpc that computes for long
-/// holds up the others of its connection; [`Spawned`](super::Spawned) runs it elsewhere.
+/// holds up the others of its connection, and the cancellations of all; [`Spawned`](super::Spawned) runs it elsewhere.
 ///
 /// # What becomes of an rpc
 /// - It finishes: its response is sent, or the end of its stream.
@@ -52,6 +52,11 @@ pub trait SocketService: Sized + 'static {
 ///   control code: the same, and nothing of that response is sent.
 /// - Its id is used for another call while it runs: it cannot be told any more which of them a
 ///   response is for, so it is dropped, the other is not begun, and the id is cancelled.
+///
+/// # Panics
+/// What is not an rpc's own is not caught with it: a panic of the codec, of a
+/// [message](crate::Message) as its id is set or it is made, or of [`poll`](Self::poll) ends the
+/// connection, because what it leaves in the send buffer or in this service cannot be trusted.
 pub trait ConnectionService: 'static {
     /// What the connection speaks.
     type Codec: Codec + Decoder<Message = Self::Request> + Encoder<Message = Self::Response>;

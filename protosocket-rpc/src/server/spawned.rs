@@ -12,10 +12,14 @@ use tokio::task::{JoinHandle, spawn_local};
 /// busy with others.
 ///
 /// Its output is the task's. Dropping it aborts the task, so an rpc that its client cancels is
-/// stopped wherever it runs. A panic of the task is a panic of this future, as if it had run here.
+/// stopped at its next `.await` that has to wait. A panic of the task is a panic of this future, as if
+/// it had run here.
 ///
 /// What is spawned runs whether or not there is room to send, and while `max_concurrent_rpcs` bounds
-/// how many there are, nothing else does.
+/// how many rpcs there are, nothing bounds the tasks: one that computes outlives its rpc, whose place
+/// is another's at once. Where a client could call and cancel in a loop, let what computes for long
+/// look now and then whether it is still wanted (`tokio::task::yield_now`), or take a permit of a
+/// semaphore.
 #[must_use = "dropping it aborts the task"]
 pub struct Spawned<T> {
     task: JoinHandle<T>,
