@@ -12,6 +12,7 @@ mod ends;
 mod fairness;
 mod ids;
 mod limits;
+mod logs;
 mod panics;
 mod room;
 mod server;
