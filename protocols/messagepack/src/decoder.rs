@@ -1,6 +1,7 @@
 use std::marker::PhantomData;
 
 use protosocket::{DecodeError, Decoded, Decoder, Input};
+use rmp_serde::decode::Error;
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -20,8 +21,16 @@ const HIGHEST_MAX_DEPTH: u16 = 500;
 /// protosocket-rpc 2.0.2 takes by default.
 const DEFAULT_MAX_VALUES: usize = 4 * 1024 * 1024;
 
-/// How much of what a deserializer says is told, in bytes: it quotes the peer.
-const MAX_QUOTED: usize = 200;
+/// What `serde` finds wrong, by the words that it begins with. Behind them it quotes the message.
+const KINDS: [&str; 7] = [
+    "invalid type",
+    "invalid value",
+    "invalid length",
+    "unknown variant",
+    "unknown field",
+    "missing field",
+    "duplicate field",
+];
 
 /// Reads MessagePack behind its length.
 ///
@@ -36,6 +45,9 @@ const MAX_QUOTED: usize = 200;
 /// | send a large message | [`max_length`](Self::max_length), and the connection's `max_message_size` |
 /// | nest arrays and maps | [`max_depth`](Self::max_depth) |
 /// | send many small values | [`max_values`](Self::max_values) |
+///
+/// What is refused is described by its type, its length and the kind of error, in words that quote
+/// nothing of it: errors are logged.
 ///
 /// A type that contains itself without an array, map or enum between, such as
 /// `struct Nested(Option<Box<Nested>>)`, has no depth in MessagePack and can not be protected: its
@@ -102,13 +114,9 @@ impl<T: DeserializeOwned> MessagePackDecoder<T> {
             ))
         })?;
         rmp_serde::from_slice(bytes).map_err(|error| {
-            let mut what = error.to_string();
-            if what.len() > MAX_QUOTED {
-                what.truncate(what.floor_char_boundary(MAX_QUOTED));
-                what.push('…');
-            }
-            let (length, name) = (bytes.len(), std::any::type_name::<T>());
-            DecodeError::malformed(format!("expected {name} in {length} bytes: {what}"))
+            let (name, length) = (std::any::type_name::<T>(), bytes.len());
+            let kind = kind(&error);
+            DecodeError::malformed(format!("expected {name} in {length} bytes: {kind}"))
         })
     }
 }
@@ -152,5 +160,23 @@ impl<T: DeserializeOwned> Decoder for MessagePackDecoder<T> {
         let message = self.read(bytes)?;
         input.advance(total);
         Ok(Decoded::Message(message))
+    }
+}
+
+/// What is wrong, in words of which none is the peer's: those of `serde` quote a variant, a key, a
+/// number or a text, which may be a password.
+#[cold]
+fn kind(error: &Error) -> &'static str {
+    match error {
+        Error::InvalidMarkerRead(_) | Error::InvalidDataRead(_) => "it ends too soon",
+        Error::TypeMismatch(_) => "a value of another type",
+        Error::OutOfRange => "a number out of range",
+        Error::LengthMismatch(_) => "an array, map or extension of another length",
+        Error::Utf8Error(_) => "a text that is not UTF-8",
+        Error::DepthLimitExceeded => "arrays and maps nest too deep",
+        Error::Syntax(text) | Error::Uncategorized(text) => {
+            let known = KINDS.into_iter().find(|kind| text.starts_with(kind));
+            known.unwrap_or("refused by the type")
+        }
     }
 }
