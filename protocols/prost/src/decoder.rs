@@ -17,6 +17,22 @@ const OWN_BUFFER: usize = 16 * 1024;
 /// protosocket-rpc 2.0.2 takes by default.
 const DEFAULT_MAX_VALUES: usize = 4 * 1024 * 1024;
 
+/// What prost finds wrong, by the words that it begins with. Behind some of them it quotes a number or
+/// a text of the message.
+const KINDS: [&str; 11] = [
+    "buffer underflow",
+    "delimited length exceeded",
+    "invalid key value",
+    "invalid string value",
+    "invalid tag value",
+    "invalid varint",
+    "invalid wire type value",
+    "invalid wire type",
+    "length delimiter exceeds maximum usize value",
+    "recursion limit reached",
+    "unexpected end group tag",
+];
+
 /// Reads protobuf messages behind a varint of their length.
 ///
 /// Fields of type [`Bytes`](bytes::Bytes) in a message of 16 KiB or more are not copied if they have
@@ -32,6 +48,9 @@ const DEFAULT_MAX_VALUES: usize = 4 * 1024 * 1024;
 /// | nest messages and groups | 100 levels, a constant of `prost`; whoever enables its feature `no-recursion-limit` takes that away |
 /// | send many small values | [`max_values`](Self::max_values) |
 /// | send unknown fields | they are skipped and not kept |
+///
+/// What is refused is described by its length, the names of the wrong field and of those around it, and
+/// the kind of error, in words that quote nothing of it: errors are logged.
 #[derive(Debug, Clone)]
 pub struct ProstDecoder<M> {
     max_length: usize,
@@ -101,8 +120,8 @@ impl<M: Message + Default> ProstDecoder<M> {
     ) -> DecodeError {
         match error {
             Some(error) if !exhausted => DecodeError::malformed(format!(
-                "expected a protobuf message in {length} bytes, which may nest 100 levels deep: \
-                 {error}"
+                "expected a protobuf message in {length} bytes, which may nest 100 levels deep: {}",
+                told(&error)
             )),
             _ => DecodeError::malformed(format!(
                 "a protobuf message of {length} bytes holds more keys, lengths, numbers and texts \
@@ -151,4 +170,30 @@ impl<M: Message + Default> Decoder for ProstDecoder<M> {
         };
         Ok(Decoded::Message(message))
     }
+}
+
+/// What of an error is prost's and the message type's, and nothing of the peer's.
+fn told(error: &prost::DecodeError) -> String {
+    let text = error.to_string();
+    let text = text.strip_prefix("failed to decode Protobuf message: ");
+    let text = text.unwrap_or_default();
+    // The wrong field and those around it come first.
+    let fields = text.split_inclusive(": ").take_while(|part| is_field(part));
+    let (fields, wrong) = text.split_at(fields.map(str::len).sum());
+    match KINDS.into_iter().find(|kind| wrong.starts_with(kind)) {
+        Some(kind) => format!("{fields}{kind}"),
+        None => "refused by the type".into(),
+    }
+}
+
+/// Whether this is `Type.field: `.
+fn is_field(part: &str) -> bool {
+    let is_name = |name: &str| {
+        name.chars()
+            .all(|c| c.is_alphanumeric() || "_#".contains(c))
+    };
+    let names = part
+        .strip_suffix(": ")
+        .and_then(|part| part.split_once('.'));
+    names.is_some_and(|(message, field)| is_name(message) && is_name(field))
 }

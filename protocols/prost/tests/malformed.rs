@@ -7,6 +7,7 @@ use common::{
     sample, wire,
 };
 use protosocket::{DecodeError, Decoded, Decoder, Input};
+use protosocket_prost::ProstDecoder;
 use protosocket_testkit::{Torture, TraceEnd, corpus::Corpus};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
@@ -121,7 +122,7 @@ fn p5_fields_that_cannot_be_are_refused() {
         (b"\x1a\x05abc", "underflow"),          // bytes that are cut
         (b"\x1a", "varint"),                    // a length that is cut
         (b"\x08\xff", "varint"),                // a number that is cut
-        (b"\x22\x02\xff\xfe", "UTF-8"),         // a text that is none
+        (b"\x22\x02\xff\xfe", "string"),        // a text that is none
         (b"\x2a\x02\x08\xff", "varint"),        // cut in a nested message
         (b"\x2a\x02\x22\x05abcde", "exceeded"), // longer than the message around it
         (b"\x3a\x01\x80", "varint"),            // packed numbers
@@ -134,6 +135,53 @@ fn p5_fields_that_cannot_be_are_refused() {
         assert!(text.contains(says), "of {bytes:02x?}: {text}");
         assert!(text.contains(&format!("{} bytes", bytes.len())), "{text}");
     }
+}
+
+/// A message whose type quotes what it does not like, in the words of prost and in its own.
+#[derive(Debug, Default, PartialEq)]
+struct Picky;
+
+impl prost::Message for Picky {
+    fn encode_raw(&self, _: &mut impl bytes::BufMut) {}
+
+    fn merge_field(
+        &mut self,
+        _: u32,
+        wire_type: prost::encoding::WireType,
+        buffer: &mut impl bytes::Buf,
+        context: prost::encoding::DecodeContext,
+    ) -> Result<(), prost::DecodeError> {
+        let mut text = String::new();
+        prost::encoding::string::merge(wire_type, &mut text, buffer, context)?;
+        Err(prost::DecodeError::new_unexpected_type_url(text, "another"))
+    }
+
+    fn encoded_len(&self) -> usize {
+        0
+    }
+
+    fn clear(&mut self) {}
+}
+
+#[test]
+fn of_what_the_peer_sent_nothing_is_quoted() {
+    let mut picky = ProstDecoder::<Picky>::new();
+    let bytes = framed(b"\x0a\x10password=hunter2");
+    let error = picky.decode(&mut Input::from_slice(&bytes)).unwrap_err();
+    for said in [error.to_string(), format!("{error:?}")] {
+        assert!(said.contains("18 bytes"), "{said}");
+        assert!(said.contains("refused by the type"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    // A key that is none can be eight bytes of a text.
+    let text = refused(&framed(b"\xf0\xe1\xf3\xf3\xf7\xef\x72\x64"));
+    assert!(text.ends_with("invalid key value"), "{text}");
+    // The field is named, for it is the type's own.
+    let text = refused(&framed(b"\x2a\x04\x22\x02\xff\xfe"));
+    assert!(
+        text.ends_with("Call.name: Call.inner: invalid string value"),
+        "{text}"
+    );
 }
 
 #[test]
