@@ -81,8 +81,8 @@ impl<M: Message + Default> ProstDecoder<M> {
     /// messages included: a number takes two or, packed, one, and an empty nested message two.
     ///
     /// Two bytes on the wire can become a struct of any size, and `max_length` does not bound that.
-    /// With this, a message takes no more memory than about eight times its size and, for every two
-    /// values, twice the size of the largest repeated message type. The default of 4,194,304 is what
+    /// With this, a message takes no more memory than about eleven times its size and, for every two
+    /// values, twice the size of the largest type in a list. The default of 4,194,304 is what
     /// 4 MiB can hold, so that nothing is refused that a client of protosocket-rpc 2.0.2 takes by
     /// default.
     #[must_use]
@@ -94,7 +94,9 @@ impl<M: Message + Default> ProstDecoder<M> {
     /// The message in `bytes`, which stays where it is.
     #[inline]
     fn read_borrowed(&self, bytes: &[u8]) -> Result<M, DecodeError> {
-        // A value takes a byte or, after a length of zero, none.
+        // As many bytes hold no more values than half as many again: a value takes a byte, except that
+        // prost steps over nothing at the end of an unknown field that was a number, a group or empty,
+        // behind two values of the field's own. So these need not be counted.
         if bytes.len() <= self.max_values / 2 {
             let refused = |error| self.refused(bytes.len(), Some(error), false);
             return M::decode(Plain(bytes)).map_err(refused);

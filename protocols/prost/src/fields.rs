@@ -101,6 +101,9 @@ impl<B: Buf> Buf for Fields<B> {
 }
 
 /// The bytes of a message of which nothing is shared, and which cannot hold too many values.
+///
+/// It ends where the message does, so prost sees what remains before it asks for that, and what panics
+/// here is unreachable for a peer.
 pub(crate) struct Plain<'a>(pub(crate) &'a [u8]);
 
 impl Buf for Plain<'_> {

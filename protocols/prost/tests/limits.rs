@@ -151,6 +151,35 @@ fn a_message_of_more_than_max_values_is_refused() {
     }
 }
 
+/// What may hold the most values is counted from where it may hold too many: three in two bytes.
+#[test]
+fn values_that_take_no_byte_count_too() {
+    let parts: [(&[u8], usize); 6] = [
+        (b"\x78\x00", 3),         // an unknown number
+        (b"\x7a\x00", 3),         // unknown and empty
+        (b"\x7b\x7c", 3),         // an unknown group
+        (b"\x7b\x7b\x7c\x7c", 6), // and one in it
+        (b"\x1a\x00", 2),         // bytes
+        (b"\x22\x00", 2),         // a text
+    ];
+    for (part, values) in parts {
+        for times in 1..=20 {
+            let mut frame = vec![(part.len() * times) as u8];
+            frame.extend(part.repeat(times));
+            for limit in 0..=5 * part.len() * times / 2 {
+                let mut decoder = ProstDecoder::<Call>::new().max_values(limit);
+                let decoded = decoder.decode(&mut Input::from_slice(&frame));
+                let is_within = values * times <= limit;
+                assert_eq!(
+                    decoded.is_ok(),
+                    is_within,
+                    "{times} times {part:02x?}, of which {limit} values may be: {decoded:?}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn whatever_value_is_the_last_nothing_panics() {
     let mut call = sample();

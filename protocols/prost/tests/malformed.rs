@@ -8,7 +8,7 @@ use common::{
 };
 use protosocket::{DecodeError, Decoded, Decoder, Input};
 use protosocket_prost::ProstDecoder;
-use protosocket_testkit::{Torture, TraceEnd, corpus::Corpus};
+use protosocket_testkit::{Torture, TraceEnd, corpus::Corpus, for_each_seed};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
 
@@ -227,6 +227,45 @@ fn p5_every_truncation_is_one() {
         }
     }
     assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
+}
+
+/// What is made of a message of these bytes when its values need not be counted, and when they are.
+fn both_ways(bytes: &[u8]) -> [Result<Decoded<Call>, String>; 2] {
+    // As few values as are not counted, and one less, which is more than there are in any message
+    // but an empty one.
+    let plainly = 2 * bytes.len();
+    [plainly, plainly.saturating_sub(1)].map(|count| {
+        let mut decoder = ProstDecoder::new().max_values(count);
+        let decoded = decoder.decode(&mut Input::from_slice(&framed(bytes)));
+        decoded.map_err(|error| error.to_string())
+    })
+}
+
+#[test]
+fn a_message_is_the_same_whether_its_values_are_counted_or_not() {
+    let bytes = prost::Message::encode_to_vec(&sample());
+    let same = |bytes: &[u8]| {
+        let [plainly, counted] = both_ways(bytes);
+        assert_eq!(plainly, counted, "of {bytes:02x?}");
+        plainly.is_ok()
+    };
+    assert!(same(&bytes));
+    let mut wrong = 0;
+    for at in 0..bytes.len() {
+        wrong += usize::from(!same(&bytes[..at]));
+        wrong += usize::from(!same(&bytes[at..]));
+        for bit in 0..8 {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << bit;
+            wrong += usize::from(!same(&flipped));
+            wrong += usize::from(!same(&flipped[..at + 1]));
+        }
+    }
+    assert!(wrong > bytes.len(), "{wrong} of {} were wrong", bytes.len());
+    for_each_seed(0..2000, |random| {
+        let length = random.below_one_of(&[3, 12, 60]);
+        same(&random.bytes(length));
+    });
 }
 
 #[test]

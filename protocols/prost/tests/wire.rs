@@ -9,6 +9,7 @@ use common::{
 };
 use prost::Message;
 use protosocket::{Decoded, Decoder, Input};
+use protosocket_prost::ProstDecoder;
 use protosocket_testkit::{Torture, TraceEnd};
 
 #[test]
@@ -118,4 +119,34 @@ fn large_fields_of_large_messages_are_not_copied_and_small_ones_pin_nothing() {
     assert_eq!(bodies([80_000, 12_000]), [true, true]);
     // A message below 16 KiB has arrived in memory that cannot be shared, as a rule.
     assert_eq!(bodies([10_000, 4096]), [false, false]);
+}
+
+#[test]
+fn a_field_of_any_size_is_itself_however_it_is_read() {
+    for size in [0, 1, 16, 17, 32, 33, 64, 65, 128, 129, 256, 257] {
+        let bytes = |seed: usize| -> Bytes { (seed..seed + size).map(|at| at as u8).collect() };
+        let call = Call {
+            body: bytes(1),
+            vec: bytes(2).into(),
+            name: "n".repeat(size),
+            bodies: vec![bytes(3), bytes(4), Bytes::new()],
+            ..Call::default()
+        };
+        let wire = wire(std::slice::from_ref(&call));
+        // The second counts the values, of which there are no more.
+        for mut decoder in [
+            ProstDecoder::<Call>::new(),
+            ProstDecoder::new().max_values(13),
+        ] {
+            let decoded = decoder.decode(&mut Input::from_slice(&wire));
+            let Ok(Decoded::Message(decoded)) = decoded else {
+                panic!("with {size} bytes in a field: {decoded:?}");
+            };
+            assert_eq!(decoded, call);
+            // A part of it outlives the rest.
+            let part = decoded.bodies[1].slice(size / 2..);
+            drop(decoded);
+            assert_eq!(part, call.bodies[1][size / 2..]);
+        }
+    }
 }

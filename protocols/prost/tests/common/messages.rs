@@ -30,6 +30,8 @@ pub struct Call {
     pub vec: Vec<u8>,
     #[prost(fixed32, tag = "10")]
     pub fixed: u32,
+    #[prost(bytes = "bytes", repeated, tag = "11")]
+    pub bodies: Vec<Bytes>,
 }
 
 /// Two bytes on the wire if it is empty.

@@ -24,6 +24,7 @@ pub fn sample() -> Call {
         counts: [("a".to_owned(), 1), ("b".to_owned(), 2)].into(),
         vec: vec![0xff; 3],
         fixed: 0x0403_0201,
+        bodies: vec!["".into(), "first".into(), vec![7; 17].into()],
     }
 }
 
