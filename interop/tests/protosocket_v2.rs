@@ -193,6 +193,32 @@ async fn d17_a_lost_server_is_not_the_end_of_a_stream(server: Server, client: im
     assert_eq!(items.next().await, None);
 }
 
+/// Ids that callers choose, small and large, at once and again.
+async fn ids_of_the_callers_own(_: Server, client: impl Client) {
+    let ids = [u64::MAX, 1, 1 << 63, u64::from(u32::MAX) + 1, 7];
+    for _ in 0..3 {
+        let calls = ids.map(|id| {
+            let mut request = Call::request(Later, id, body(id));
+            request.id = id;
+            client.unary(request)
+        });
+        for (id, answer) in ids.into_iter().zip(join_all(calls).await) {
+            let answer = answer.unwrap();
+            assert_eq!((answer.id, answer.count, answer.body), (id, id, body(id)));
+        }
+        let streams = ids.map(|id| {
+            let mut request = Call::request(Stream, 20, body(id));
+            request.id = id;
+            client.streaming(request)
+        });
+        let streams = join_all(streams).await.into_iter().zip(ids);
+        let whole = streams.map(async |(items, id)| {
+            expect_items(items.unwrap(), &body(id), 20).await;
+        });
+        join_all(whole).await;
+    }
+}
+
 /// Its rpcs are dropped, and the server goes on.
 fn a_client_is_lost<C: Client>(
     server: Server,
@@ -274,13 +300,13 @@ macro_rules! pairs {
                 protosocket_v2::serve::<Foreign>(), OurClient<Ours>;
                 unary streaming a_slow_consumer_loses_nothing a_client_cancels a_server_cancels
                 ten_thousand_mixed_calls a_server_is_lost
-                d17_a_lost_server_is_not_the_end_of_a_stream);
+                d17_a_lost_server_is_not_the_end_of_a_stream ids_of_the_callers_own);
 
             pair!(our_server_our_client,
                 ours::serve::<Ours>(), OurClient<Ours>;
                 unary streaming a_slow_consumer_loses_nothing a_client_cancels a_server_cancels
                 ten_thousand_mixed_calls a_server_is_lost
-                d17_a_lost_server_is_not_the_end_of_a_stream);
+                d17_a_lost_server_is_not_the_end_of_a_stream ids_of_the_callers_own);
         }
     };
 }
