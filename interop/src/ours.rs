@@ -5,7 +5,7 @@ use std::{marker::PhantomData, net::SocketAddr};
 use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
 use protosocket::{Decoder, Encoder, StreamWithAddress, TcpConnector, TcpSocketListener};
 use protosocket_rpc::{
-    Error,
+    Error, RpcServerConfig,
     client::{Configuration, RpcClient, connect, over},
     server::{ConnectionService, RpcConnection, RpcConnector, RpcKind, SocketService},
 };
@@ -30,8 +30,14 @@ impl<C: Encoder<Message = Call> + Decoder<Message = Call> + Default + Send + 'st
 
 /// A server that speaks `C`.
 pub fn serve<C: Codec>() -> Server {
+    serve_with::<C>(RpcServerConfig::default())
+}
+
+/// A server that speaks `C`, with a configuration of its own.
+pub fn serve_with<C: Codec>(config: RpcServerConfig) -> Server {
     Server::start(|seen| {
-        let connector = RpcConnector::new(Service::<C>(seen, PhantomData));
+        let connector = RpcConnector::with_config(Service::<C>(seen, PhantomData), config);
+        let connector = connector.expect("the configuration is valid");
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = ProtosocketServerConfig::default().bind_tcp(address, connector);
         let server = server.expect("a port can be bound");

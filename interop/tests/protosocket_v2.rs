@@ -9,7 +9,13 @@ use futures_util::{FutureExt, StreamExt, future::join_all, stream::BoxStream};
 use interop::{
     Call, Client, End,
     Operation::{Echo, Endless, Forever, Later, Reject, Stream},
-    Server,
+    Server, ours,
+};
+use protosocket::SendBuffer;
+use protosocket_rpc::RpcServerConfig;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
 
 /// A call that takes longer than this is lost. Nothing is measured with it.
@@ -240,6 +246,36 @@ fn a_client_is_lost<C: Client>(
         server.seen().until(|seen| seen.dropped == 2).await;
         let client = connect(&server).await;
         unary(server, client).await;
+    });
+}
+
+/// A client that has closed its side and never reads says no more than one that waits for answers: the
+/// server's patience ends the connection, and the rpcs with it.
+async fn finished_sending<C: ours::Codec>() {
+    let config = RpcServerConfig::default().end_of_input_timeout(Duration::from_millis(100));
+    let server = ours::serve_with::<C>(config);
+    let mut request = Call::request(Forever, 0, "unary");
+    request.id = 1;
+    let mut output = SendBuffer::new();
+    output.encode(&mut C::default(), request).unwrap();
+
+    let mut client = TcpStream::connect(server.address()).await.unwrap();
+    client.write_all(output.contiguous()).await.unwrap();
+    server.seen().until(|seen| seen.running == 1).await;
+    client.shutdown().await.unwrap();
+    let seen = server.seen().until(|seen| seen.dropped == 1).await;
+    assert_eq!((seen.begun, seen.running), (1, 0));
+    // It is told nothing more, and that this is all.
+    let mut rest = Vec::new();
+    let read = client.read_to_end(&mut rest).await;
+    assert!(rest.is_empty(), "{read:?} after {rest:02x?}");
+}
+
+#[test]
+fn who_has_finished_sending_is_not_waited_for_for_ever() {
+    run(async {
+        finished_sending::<ours::Prost>().await;
+        finished_sending::<ours::MessagePack>().await;
     });
 }
 
