@@ -42,7 +42,10 @@ pub enum Error {
     #[error("the request cannot be sent: {0}")]
     Encode(#[source] EncodeError),
     /// The stream's items were not taken as fast as they came.
-    #[error("{0} items of the stream wait to be taken, and no more may (max_buffered_items)")]
+    #[error(
+        "{0} items of the stream wait to be taken, and no more may (max_buffered_items), \
+         for longer than slow_consumer_grace"
+    )]
     SlowConsumer(usize),
     /// The server ended a call without a response that was to have one: it takes it for a stream.
     #[error("the server ended the call without a response: to it, this is a stream")]

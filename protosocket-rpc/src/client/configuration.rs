@@ -11,6 +11,7 @@ use protosocket::{ConfigError, ConnectionConfig, Limits};
 /// | [`stream_timeout`](Self::stream_timeout) | off | a subscription goes on for as long as it is wanted |
 /// | [`max_buffered_items`](Self::max_buffered_items) | 128 | some hundred microseconds of a fast stream |
 /// | [`slow_consumer`](Self::slow_consumer) | [`Pause`](SlowConsumer::Pause) | nothing is lost |
+/// | [`slow_consumer_grace`](Self::slow_consumer_grace) | 1 s | a task that can run does so within milliseconds, and other calls can wait for so long |
 /// | [`connection`](Self::connection) | [`Limits::client`] | |
 #[derive(Debug, Clone)]
 pub struct Configuration {
@@ -20,6 +21,7 @@ pub struct Configuration {
     pub(super) stream_timeout: Option<Duration>,
     pub(super) max_buffered_items: usize,
     pub(super) slow_consumer: SlowConsumer,
+    pub(super) slow_consumer_grace: Duration,
 }
 
 /// What becomes of a stream whose items are not taken, when
@@ -29,11 +31,16 @@ pub enum SlowConsumer {
     /// The connection reads no more until some are taken. Nothing is lost, but all calls of this
     /// connection wait for the slowest of its consumers: whoever has to await another call before it
     /// goes on reading needs a connection of its own for that, or [`End`](Self::End).
+    ///
+    /// A long pause costs more than time. The timeouts of the calls behind it go on, and their
+    /// answers may lie unread when they end. And a server that can send nothing for as long as its
+    /// write timeout ends the connection, with all calls of it.
     #[default]
     Pause,
-    /// The stream ends, behind the items that wait, with
-    /// [`Error::SlowConsumer`](crate::Error::SlowConsumer), and the server is told to stop. Other
-    /// calls notice nothing.
+    /// The connection reads no more until some are taken, as with [`Pause`](Self::Pause), but for no
+    /// longer than [`slow_consumer_grace`](Configuration::slow_consumer_grace) at a time. If all of
+    /// them wait even then, the stream ends behind them with
+    /// [`Error::SlowConsumer`](crate::Error::SlowConsumer), and the server is told to stop.
     End,
 }
 
@@ -51,6 +58,7 @@ impl Configuration {
             stream_timeout: None,
             max_buffered_items: 128,
             slow_consumer: SlowConsumer::Pause,
+            slow_consumer_grace: Duration::from_secs(1),
         }
     }
 
@@ -102,8 +110,11 @@ impl Configuration {
         Ok(self)
     }
 
-    /// How many items of a stream may wait to be taken. They are counted, not weighed: streams of
-    /// large items want less.
+    /// How many items of a stream may wait to be taken: with so many, the connection reads no more.
+    /// They are counted, not weighed: streams of large items want less.
+    ///
+    /// An item waits from when it is decoded until its stream gives it. A stream fetches half of so
+    /// many at a time, and those count, but for the first, until it has given the last of them.
     ///
     /// # Errors
     /// Zero.
@@ -120,6 +131,24 @@ impl Configuration {
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
         self.slow_consumer = policy;
         self
+    }
+
+    /// How long a stream may hold up its connection before it is ended, if
+    /// [`slow_consumer`](Self::slow_consumer) is [`End`](SlowConsumer::End), by the connection's
+    /// clock. Other calls wait for it at most so long at a time.
+    ///
+    /// It begins when [`max_buffered_items`](Self::max_buffered_items) wait, and is over when some of
+    /// them are taken. One read brings hundreds of items before the task that awaits them can run,
+    /// so there has to be some time.
+    ///
+    /// # Errors
+    /// Zero.
+    pub fn slow_consumer_grace(mut self, grace: Duration) -> Result<Self, ConfigError> {
+        if grace.is_zero() {
+            return Err(ConfigError::zero("slow_consumer_grace"));
+        }
+        self.slow_consumer_grace = grace;
+        Ok(self)
     }
 }
 

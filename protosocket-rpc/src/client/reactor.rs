@@ -4,7 +4,7 @@ use std::{
     fmt, mem,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use protosocket::{
@@ -36,7 +36,8 @@ where
     <C as Decoder>::Message: Message,
 {
     table: Arc<Table<<C as Encoder>::Message, <C as Decoder>::Message>>,
-    policy: SlowConsumer,
+    /// How long a stream may be full before it is ended, if that is the policy.
+    grace: Option<Duration>,
     max_buffered_items: usize,
     /// The calls that are in flight, by their place in the table.
     calls: Vec<Tracked>,
@@ -61,8 +62,12 @@ where
     has_heard: bool,
     /// How often deadlines were put off for that.
     looks: u16,
-    /// The stream that has no room for another item.
+    /// The stream that may have no room for another item. Nothing is decoded before that is known.
     full: Option<u32>,
+    /// Since when it has had none.
+    paused_since: Option<Instant>,
+    /// When the connection polled last.
+    now: Option<Instant>,
     /// Responses for calls that are not in flight.
     unmatched: u64,
     has_chosen_ids: bool,
@@ -122,7 +127,10 @@ where
         ));
         let reactor = Self {
             table: table.clone(),
-            policy: configuration.slow_consumer,
+            grace: match configuration.slow_consumer {
+                SlowConsumer::Pause => None,
+                SlowConsumer::End => Some(configuration.slow_consumer_grace),
+            },
             max_buffered_items: configuration.max_buffered_items,
             calls: Vec::new(),
             in_flight: 0,
@@ -137,6 +145,8 @@ where
             has_heard: false,
             looks: 0,
             full: None,
+            paused_since: None,
+            now: None,
             unmatched: 0,
             has_chosen_ids: false,
             is_closing: false,
@@ -202,26 +212,17 @@ where
         self.in_flight -= 1;
         if self.full == Some(index) {
             self.full = None;
+            self.paused_since = None;
         }
     }
 
     /// An item has come for the stream at `index`.
     #[inline]
     fn on_item(&mut self, index: u32, item: <C as Decoder>::Message) {
-        if self.calls[index as usize].credit == 0 {
-            // The policy is to end it, or nothing would have been decoded.
-            self.deliver();
-            let room = self.table.room(index);
-            if room == 0 {
-                let error = Error::SlowConsumer(self.max_buffered_items);
-                self.give_up(index, error);
-                return;
-            }
-            self.calls[index as usize].credit = room;
-        }
         let call = &mut self.calls[index as usize];
-        call.credit -= 1;
-        if call.credit == 0 && self.policy == SlowConsumer::Pause {
+        debug_assert!(call.credit > 0, "nothing is decoded while a stream is full");
+        call.credit = call.credit.saturating_sub(1);
+        if call.credit == 0 {
             self.full = Some(index);
         }
         self.bring(index, What::Response(item));
@@ -231,10 +232,36 @@ where
     #[cold]
     fn poll_room(&mut self, index: u32, cx: &mut Context<'_>) -> Poll<()> {
         self.deliver();
-        self.table.poll_room(index, cx).map(|room| {
-            self.calls[index as usize].credit = room;
-            self.full = None;
-        })
+        match self.table.poll_room(index, cx) {
+            Poll::Ready(room) => {
+                self.calls[index as usize].credit = room;
+                self.full = None;
+                self.paused_since = None;
+                Poll::Ready(())
+            }
+            Poll::Pending => {
+                // Whoever reads the stream may have had no chance yet: one read brings hundreds of
+                // items, and this task has to end its poll before that one runs.
+                self.paused_since = self.paused_since.or(self.now);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// When the stream that is full has been so for too long.
+    fn end_of_grace(&self) -> Option<Instant> {
+        self.paused_since?.checked_add(self.grace?)
+    }
+
+    /// End the stream that has been full for too long, if it still is.
+    #[cold]
+    fn end_slow_consumer(&mut self) {
+        if let Some(index) = self.full
+            && self.table.room(index) == 0
+        {
+            self.give_up(index, Error::SlowConsumer(self.max_buffered_items));
+        }
+        self.paused_since = None;
     }
 
     /// Bring what has arrived to its callers.
@@ -392,6 +419,7 @@ where
         self.requests.clear();
         self.cancels.clear();
         self.full = None;
+        self.paused_since = None;
         self.next_deadline = None;
     }
 }
@@ -445,6 +473,7 @@ where
 
     fn poll(&mut self, cx: &mut Context<'_>, context: &mut ReactorContext<'_, C>) -> ReactorStatus {
         self.has_heard = false;
+        self.now = Some(context.now());
         // When all is over nobody has anything to tell, and the waker would be kept for as long as
         // there are clients.
         if !self.is_over {
@@ -487,7 +516,13 @@ where
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.next_deadline.filter(|_| self.in_flight > 0)
+        if self.in_flight == 0 {
+            return None;
+        }
+        self.next_deadline
+            .into_iter()
+            .chain(self.end_of_grace())
+            .min()
     }
 
     fn on_deadline(&mut self, context: &mut ReactorContext<'_, C>) -> ReactorStatus {
@@ -497,6 +532,9 @@ where
             return ReactorStatus::Continue;
         }
         self.looks = 0;
+        if self.end_of_grace().is_some_and(|at| at <= context.now()) {
+            self.end_slow_consumer();
+        }
         self.next_deadline = None;
         let mut take_back = false;
         for index in 0..self.calls.len() {

@@ -31,8 +31,7 @@ pub(super) struct Table<Request, Response> {
     max_calls: usize,
     /// What ids of the same place differ by: the smallest power of two that tells all places apart.
     id_step: u64,
-    /// How many items of a stream the table holds. Its consumer holds as many less one, and both
-    /// together no more than the limit.
+    /// How many items of a stream the table and its consumer hold together.
     items: usize,
 }
 
@@ -88,6 +87,8 @@ enum Call<Response> {
 struct Streaming<Response> {
     waker: Option<Waker>,
     items: VecDeque<Response>,
+    /// How many items its consumer has fetched and not given, at most.
+    fetched: usize,
     /// `Ok` if the stream is complete.
     end: Option<Result<(), Error>>,
 }
@@ -155,11 +156,11 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             room: Notify::new(),
             max_calls,
             id_step: max_calls.next_power_of_two() as u64,
-            items: max_buffered_items.div_ceil(2),
+            items: max_buffered_items,
         }
     }
 
-    /// How many items of a stream the table holds at most.
+    /// How many items of a stream may wait at most.
     pub(super) fn items(&self) -> usize {
         self.items
     }
@@ -223,6 +224,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             Kind::Streaming => Call::Streaming(Box::new(Streaming {
                 waker: None,
                 items: VecDeque::new(),
+                fetched: 0,
                 end: None,
             })),
         };
@@ -308,8 +310,9 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         }
     }
 
-    /// Move the items that have come into `batch`, which is empty. `None` if the stream goes on,
-    /// and its end if it is over; then its place is free.
+    /// Move items that have come into `batch`, which is empty, and of which one is given at once:
+    /// no more than half of those that may wait, so that others can come while they are used.
+    /// `None` if the stream goes on, and its end if it is over; then its place is free.
     pub(super) fn poll_items(
         &self,
         index: u32,
@@ -323,9 +326,20 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             let Call::Streaming(stream) = &mut state.places[index as usize].call else {
                 unreachable!("{STREAMING}");
             };
-            let Streaming { waker, items, end } = &mut **stream;
+            let Streaming {
+                waker,
+                items,
+                fetched,
+                end,
+            } = &mut **stream;
+            *fetched = 0;
             if !items.is_empty() {
-                mem::swap(items, batch);
+                let most = self.items.div_ceil(2);
+                match items.len() <= most {
+                    true => mem::swap(items, batch),
+                    false => batch.extend(items.drain(..most)),
+                }
+                *fetched = batch.len() - 1;
                 let connection = match paused {
                     true => state.resume(),
                     false => None,
@@ -678,7 +692,7 @@ impl<Request: Message, Response: Message> State<Request, Response> {
 
     fn items_left(&self, index: u32, most: usize) -> usize {
         match &self.places[index as usize].call {
-            Call::Streaming(stream) => most.saturating_sub(stream.items.len()),
+            Call::Streaming(stream) => most.saturating_sub(stream.items.len() + stream.fetched),
             // Nobody will take them, and they are dropped as they come.
             _ => most,
         }

@@ -170,6 +170,10 @@ fn nonsense_is_refused_by_name() {
             "max_concurrent_calls",
             Configuration::new().max_concurrent_calls(usize::MAX),
         ),
+        (
+            "slow_consumer_grace",
+            Configuration::new().slow_consumer_grace(zero),
+        ),
         ("call_timeout", Configuration::new().call_timeout(zero)),
         ("stream_timeout", Configuration::new().stream_timeout(zero)),
         (

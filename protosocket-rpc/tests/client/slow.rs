@@ -1,12 +1,19 @@
 //! Streams whose items are not taken as fast as they come (D10).
 
+use std::{future::poll_fn, pin::Pin, time::Duration};
+
+use futures_core::Stream;
 use protosocket::Blame;
 use protosocket_rpc::{
     Error, Message,
-    client::{Configuration, SlowConsumer},
+    client::{self, Configuration, SlowConsumer},
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::*;
+
+/// What a slow consumer is given by default.
+const GRACE: Duration = Duration::from_secs(1);
 
 fn buffering(items: usize, policy: SlowConsumer) -> Called {
     let configuration = Configuration::new().slow_consumer(policy);
@@ -57,7 +64,7 @@ fn d10_a_slow_consumer_pauses_its_connection() {
 }
 
 #[test]
-fn d10_a_slow_consumer_is_ended_where_that_is_the_policy() {
+fn d10_a_slow_consumer_is_ended_after_the_grace_where_that_is_the_policy() {
     for limit in [1, 2, 3, 100, 128] {
         let mut called = buffering(limit, SlowConsumer::End);
         let mut stream = called.stream("a");
@@ -65,15 +72,15 @@ fn d10_a_slow_consumer_is_ended_where_that_is_the_policy() {
         let ids: Vec<_> = called.heard().iter().map(|asked| asked.id).collect();
         called.answer(items(ids[0], 0..50_000));
         called.respond(ids[1], "answer");
+        called.connection.advance(GRACE - Duration::from_nanos(1));
+        unary.waits();
+        assert_eq!(called.heard(), []);
+        called.connection.advance(Duration::from_nanos(1));
         assert_eq!(unary.end(), "answer");
         assert_eq!(called.heard(), [Text::cancelled(ids[0])]);
         let taken = stream.take();
         let kept = &taken[..taken.len() - 2];
-        assert!(
-            kept.len() <= limit && !kept.is_empty(),
-            "{} of {limit}",
-            kept.len()
-        );
+        assert_eq!(kept.len(), limit);
         assert!(
             kept.iter()
                 .enumerate()
@@ -82,6 +89,63 @@ fn d10_a_slow_consumer_is_ended_where_that_is_the_policy() {
         assert_eq!(taken[kept.len()..], ["slow_consumer", "end"]);
     }
     assert_eq!(Error::SlowConsumer(1).blame(), Blame::Local);
+}
+
+#[test]
+fn d10_one_read_of_many_items_does_not_make_a_consumer_slow() {
+    for limit in [1, 2, 3, 128] {
+        let mut called = buffering(limit, SlowConsumer::End);
+        let mut stream = called.stream("a");
+        let id = called.asked("a");
+        assert_eq!(stream.take(), Vec::<String>::new());
+        called.answer(items(id, 0..10_000).chain([Text::ended(id)]));
+        let mut taken = Vec::new();
+        while taken.last().is_none_or(|last| last != "end") {
+            let more = stream.take();
+            assert!(!more.is_empty(), "nothing comes after {}", taken.len());
+            taken.extend(more);
+            // It takes its time, but less than it has.
+            called.connection.advance(GRACE / 2);
+        }
+        assert_eq!(taken.len(), 10_001);
+        assert_eq!(called.heard(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn d10_a_task_that_only_awaits_the_next_item_is_not_slow() {
+    let (near, mut far) = tokio::io::duplex(1 << 20);
+    let configuration = Configuration::new().slow_consumer(SlowConsumer::End);
+    let (client, connection) = client::over(near, TextCodec, &configuration);
+    let connection = tokio::spawn(connection);
+    let mut stream = client.send_streaming(request("a")).unwrap();
+    let mut asked = vec![0; encoded([Text::new(1 << 12, NORMAL, "a")]).len()];
+    far.read_exact(&mut asked).await.unwrap();
+    let id = decoded(&asked)[0].id;
+    let answer = encoded(items(id, 0..10_000).chain([Text::ended(id)]));
+    far.write_all(&answer).await.unwrap();
+    let mut taken = 0;
+    while let Some(item) = poll_fn(|cx| Pin::new(&mut stream).poll_next(cx)).await {
+        assert_eq!(item.unwrap().text, taken.to_string());
+        taken += 1;
+    }
+    assert_eq!(taken, 10_000);
+    drop(client);
+    assert_eq!(connection.await.unwrap().reason.name(), "no_senders");
+}
+
+#[test]
+fn one_item_less_than_may_wait_holds_up_nobody() {
+    for limit in [1, 2, 3, 7, 128] {
+        let mut called = buffering(limit, SlowConsumer::End);
+        let mut stream = called.stream("a");
+        let id = called.asked("a");
+        called.answer(items(id, 0..limit - 1).chain([Text::ended(id)]));
+        called.connection.advance(2 * GRACE);
+        let taken = stream.take();
+        assert_eq!((taken.len(), &*taken[limit - 1]), (limit, "end"));
+        assert_eq!(called.heard(), []);
+    }
 }
 
 #[test]
@@ -167,5 +231,5 @@ fn the_end_of_the_connection_is_noticed_while_input_is_paused() {
     let lost = "connection_lost: maybe executed";
     assert_eq!(unary.end(), lost);
     // What had been decoded is given first.
-    assert_eq!(stream.take(), ["0", lost, "end"]);
+    assert_eq!(stream.take(), ["0", "1", lost, "end"]);
 }
