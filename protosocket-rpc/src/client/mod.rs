@@ -45,6 +45,8 @@ pub use configuration::{Configuration, SlowConsumer};
 mod connect;
 pub use connect::{connect, over};
 
+mod panics;
+
 mod reactor;
 pub use reactor::RpcCompletionReactor;
 

@@ -14,6 +14,7 @@ use protosocket::{
 
 use super::{
     Configuration, RpcClient, SlowConsumer,
+    panics::Panics,
     table::{Arrival, Kind, Submission, Table, What},
 };
 use crate::{Error, Execution, Message, ProtosocketControlCode};
@@ -266,16 +267,22 @@ where
 
     /// Bring what has arrived to its callers.
     fn deliver(&mut self) {
+        let mut panics = Panics::default();
+        self.deliver_despite(&mut panics);
+        panics.resume();
+    }
+
+    fn deliver_despite(&mut self, panics: &mut Panics) {
         if self.arrivals.is_empty() {
             return;
         }
         self.table.deliver(&mut self.arrivals, &mut self.given_up);
         // Without the lock: what nobody wanted is dropped here, and tasks may be woken on the spot.
-        for arrival in self.arrivals.drain(..) {
+        panics.contain(self.arrivals.drain(..), |arrival| {
             if let What::Wake(Some(waker)) = arrival.what {
                 waker.wake();
             }
-        }
+        });
     }
 
     // Calls, on their way to the server.
@@ -399,14 +406,15 @@ where
         if mem::replace(&mut self.is_over, true) {
             return;
         }
-        self.deliver();
+        let mut panics = Panics::default();
+        self.deliver_despite(&mut panics);
         let reason = Arc::new(reason.clone());
         let calls = mem::take(&mut self.calls);
         let lost = |execution| Error::ConnectionLost {
             execution,
             reason: reason.clone(),
         };
-        self.table.end(lost(Execution::NeverSent), |index| {
+        let failure = |index| {
             let encoded = calls.get(index as usize).map_or(0, |call| call.encoded);
             lost(
                 match encoded != 0 && written.is_none_or(|most| encoded <= most) {
@@ -414,13 +422,15 @@ where
                     false => Execution::NeverSent,
                 },
             )
-        });
+        };
+        (self.table).end(lost(Execution::NeverSent), failure, &mut panics);
         self.in_flight = 0;
-        self.requests.clear();
+        panics.contain(self.requests.drain(..), drop);
         self.cancels.clear();
         self.full = None;
         self.paused_since = None;
         self.next_deadline = None;
+        panics.resume();
     }
 }
 

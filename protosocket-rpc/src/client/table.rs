@@ -12,6 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::panics::Panics;
 use crate::{Error, Message};
 
 /// Given up, where a place in the table is expected.
@@ -384,8 +385,9 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         state.abandoned.push(index);
         let connection = state.connection.take();
         drop(state);
-        drop(call);
+        // First of all: what is dropped is the caller's, and may panic or use this client.
         connection.into_iter().for_each(Waker::wake);
+        drop(call);
     }
 
     /// The last handle that could begin a call is gone.
@@ -535,7 +537,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
 
     /// The connection carries out no more calls: those that are not over are told how they ended, by
     /// what `execution` says of their places, and later ones `end`.
-    pub(super) fn end(&self, end: Error, failure: impl Fn(u32) -> Error) {
+    pub(super) fn end(&self, end: Error, failure: impl Fn(u32) -> Error, panics: &mut Panics) {
         let mut state = self.lock();
         state.end = Some(end);
         let submitted = mem::take(&mut state.submitted);
@@ -558,9 +560,10 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         }
         state.abandoned.clear();
         drop(state);
-        self.room.notify_waiters();
-        wakers.into_iter().for_each(Waker::wake);
-        drop((submitted, connection));
+        panics.contain(wakers, Waker::wake);
+        panics.contain([&self.room], Notify::notify_waiters);
+        panics.contain(connection, drop);
+        panics.contain(submitted, drop);
     }
 
     /// A free place. For a newcomer, one that nobody waits for.

@@ -12,4 +12,5 @@ mod ends;
 mod ids;
 mod limits;
 mod lost;
+mod panics;
 mod slow;

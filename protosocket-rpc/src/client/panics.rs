@@ -1,0 +1,36 @@
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
+
+/// The first panic of code that is not the client's: of wakers, and of messages that are dropped.
+///
+/// A caller that is not woken waits for ever, so each is woken before the panic goes on its way.
+#[derive(Default)]
+pub(super) struct Panics(Option<Box<dyn Any + Send>>);
+
+impl Panics {
+    /// Do this with each of `items`, whichever of them panic.
+    #[inline]
+    pub(super) fn contain<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut act: impl FnMut(T),
+    ) {
+        let mut items = items.into_iter();
+        // Once for all of them, as a rule: each goes on behind the one that panicked.
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
+            items.by_ref().for_each(&mut act);
+        })) {
+            self.0.get_or_insert(panic);
+        }
+    }
+
+    /// Let the first panic go on.
+    #[inline]
+    pub(super) fn resume(self) {
+        if let Some(panic) = self.0 {
+            resume_unwind(panic);
+        }
+    }
+}
