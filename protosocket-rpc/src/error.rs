@@ -2,6 +2,8 @@ use std::{fmt, sync::Arc};
 
 use protosocket::{Blame, CloseReason, EncodeError};
 
+use crate::ProtosocketControlCode;
+
 /// How a call ended that did not end as it should.
 ///
 /// None of these is ever the end of a stream that is complete: that is `None`.
@@ -38,6 +40,12 @@ pub enum Error {
     /// to it may still come.
     #[error("the id {0} belongs to a call in flight, or to one that was given up shortly ago")]
     DuplicateId(u64),
+    /// The request's control code is not [`Normal`](ProtosocketControlCode::Normal).
+    #[error(
+        "a request has the control code 0 (Normal), not {code}: dropping a completion cancels its call",
+        code = .0.as_u8()
+    )]
+    NotARequest(ProtosocketControlCode),
     /// The request cannot be encoded. Other calls go on.
     #[error("the request cannot be sent: {0}")]
     Encode(#[source] EncodeError),
@@ -77,6 +85,7 @@ impl Error {
             Self::Draining
             | Self::TooManyCalls(_)
             | Self::DuplicateId(_)
+            | Self::NotARequest(_)
             | Self::Encode(_)
             | Self::SlowConsumer(_) => Blame::Local,
         }
@@ -88,9 +97,11 @@ impl Error {
             Self::DeadlineExceeded(execution) | Self::ConnectionLost { execution, .. } => {
                 *execution
             }
-            Self::Draining | Self::TooManyCalls(_) | Self::DuplicateId(_) | Self::Encode(_) => {
-                Execution::NeverSent
-            }
+            Self::Draining
+            | Self::TooManyCalls(_)
+            | Self::DuplicateId(_)
+            | Self::NotARequest(_)
+            | Self::Encode(_) => Execution::NeverSent,
             Self::CancelledRemotely
             | Self::SlowConsumer(_)
             | Self::NoResponse
@@ -107,6 +118,7 @@ impl Error {
             Self::Draining => "draining",
             Self::TooManyCalls(_) => "too_many_calls",
             Self::DuplicateId(_) => "duplicate_id",
+            Self::NotARequest(_) => "not_a_request",
             Self::Encode(_) => "encode",
             Self::SlowConsumer(_) => "slow_consumer",
             Self::NoResponse => "no_response",

@@ -35,8 +35,9 @@ impl<Request: Message, Response: Message> RpcClient<Request, Response> {
     ///
     /// # Errors
     /// At once, when the connection is gone or [draining](Error::Draining), when
-    /// [too many](Error::TooManyCalls) calls are in flight, or when the
-    /// [id](Error::DuplicateId) is. All of them are local, and the request was never sent.
+    /// [too many](Error::TooManyCalls) calls are in flight, when the [id](Error::DuplicateId) is, or
+    /// when this is [no request](Error::NotARequest). All of them are local, and the request was
+    /// never sent.
     pub fn send_unary(
         &self,
         request: Request,
@@ -89,7 +90,8 @@ impl<Request: Message, Response: Message> RpcClient<Request, Response> {
         self.table().is_alive()
     }
 
-    /// How many calls are in flight, or have answers that were not taken.
+    /// How many calls are in flight, or have answers that were not taken, and how many places are
+    /// [reserved](Self::reserve).
     pub fn in_flight(&self) -> usize {
         self.table().taken()
     }

@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::panics::Panics;
-use crate::{Error, Message};
+use crate::{Error, Message, ProtosocketControlCode};
 
 /// Given up, where a place in the table is expected.
 const GIVEN_UP: u32 = u32::MAX;
@@ -182,6 +182,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         timeout: Option<Duration>,
     ) -> Result<u32, Error> {
         let chosen = request.message_id();
+        is_request(&request)?;
         let mut state = self.lock();
         let index = self.take_place(&mut state, true)?;
         self.begin(state, index, kind, (chosen, request), timeout)
@@ -196,6 +197,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         timeout: Option<Duration>,
     ) -> Result<u32, Error> {
         let chosen = request.message_id();
+        is_request(&request).inspect_err(|_| self.give_back(index))?;
         let state = self.lock();
         self.begin(state, index, kind, (chosen, request), timeout)
     }
@@ -699,6 +701,15 @@ impl<Request: Message, Response: Message> State<Request, Response> {
             // Nobody will take them, and they are dropped as they come.
             _ => most,
         }
+    }
+}
+
+/// Only a request begins a call: the other codes say something about one.
+#[inline]
+fn is_request(message: &impl Message) -> Result<(), Error> {
+    match message.control_code() {
+        ProtosocketControlCode::Normal => Ok(()),
+        code => Err(Error::NotARequest(code)),
     }
 }
 

@@ -1,9 +1,12 @@
 //! How calls end while the connection goes on.
 
-use std::time::Duration;
+use std::{task::Poll, time::Duration};
 
 use protosocket::{Blame, Clock, SendLimits};
-use protosocket_rpc::{Error, Execution, Message, client::Configuration};
+use protosocket_rpc::{
+    Error, Execution, Message,
+    client::{CallPermit, Configuration, RpcClient},
+};
 use protosocket_testkit::Setup;
 
 use crate::common::*;
@@ -68,6 +71,36 @@ fn a_server_may_cancel_or_refuse() {
     assert_eq!(called.heard(), []);
     assert_eq!(called.client().unmatched_responses(), 2);
     assert_eq!(Error::CancelledRemotely.blame(), Blame::Peer);
+}
+
+#[test]
+fn only_a_request_begins_a_call() {
+    let mut called = Called::new();
+    for code in [CANCEL, END, 3, 255] {
+        let begin: [&dyn Fn(Text) -> Option<Error>; 4] = [
+            &|message| called.client().send_unary(message).err(),
+            &|message| called.client().send_streaming(message).err(),
+            &|message| ready(called.client()).send_unary(message).err(),
+            &|message| ready(called.client()).send_streaming(message).err(),
+        ];
+        for begin in begin {
+            let error = begin(Text::new(0, code, "a")).expect("it is no request");
+            assert!(error.to_string().contains(&code.to_string()), "{error}");
+            assert_eq!(
+                (error.name(), error.blame(), error.execution()),
+                ("not_a_request", Blame::Local, Execution::NeverSent)
+            );
+        }
+    }
+    assert_eq!(called.client().in_flight(), 0);
+    assert_eq!(called.heard(), []);
+}
+
+fn ready(client: &RpcClient<Text, Text>) -> CallPermit<Text, Text> {
+    match Caller::new(Box::pin(client.reserve())).poll() {
+        Poll::Ready(Ok(permit)) => permit,
+        other => panic!("it has no place: {other:?}"),
+    }
 }
 
 #[test]
