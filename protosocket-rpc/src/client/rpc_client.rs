@@ -73,7 +73,8 @@ impl<Request: Message, Response: Message> RpcClient<Request, Response> {
     }
 
     /// A client whose calls may take so long, unary and streaming ones; `None` is for as long as the
-    /// connection lasts.
+    /// connection lasts. With no time at all, as what is left of a deadline may be, they end with
+    /// [`Error::DeadlineExceeded`], and are not sent.
     #[must_use]
     pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();

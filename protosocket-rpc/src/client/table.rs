@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::panics::Panics;
-use crate::{Error, Message, ProtosocketControlCode};
+use crate::{Error, Execution, Message, ProtosocketControlCode};
 
 /// Given up, where a place in the table is expected.
 const GIVEN_UP: u32 = u32::MAX;
@@ -222,17 +222,26 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
                 return Err(error);
             }
         };
-        let call = match kind {
-            Kind::Unary => Call::Unary(None),
-            Kind::Streaming => Call::Streaming(Box::new(Streaming {
+        // Whoever has no time is told so, and nothing is sent.
+        let late = (timeout == Some(Duration::ZERO))
+            .then_some(Error::DeadlineExceeded(Execution::NeverSent));
+        let is_late = late.is_some();
+        let call = match (kind, late) {
+            (Kind::Unary, None) => Call::Unary(None),
+            (Kind::Unary, Some(late)) => Call::Answered(Err(late)),
+            (Kind::Streaming, late) => Call::Streaming(Box::new(Streaming {
                 waker: None,
                 items: VecDeque::new(),
                 fetched: 0,
-                end: None,
+                end: late.map(Err),
             })),
         };
         // Before a call has begun there is nothing in its place to be dropped.
         mem::forget(mem::replace(&mut state.places[index as usize].call, call));
+        if is_late {
+            drop(state);
+            return Ok(index);
+        }
         state.submitted.push_back(Submission {
             index,
             id,

@@ -100,6 +100,24 @@ fn each_call_has_a_timeout_of_its_own() {
 }
 
 #[test]
+fn a_call_that_has_no_time_is_not_sent() {
+    let mut called = Called::new();
+    let client = called.client().with_timeout(Duration::ZERO);
+    let mut unary = Caller::new(client.send_unary(request("a")).unwrap());
+    let mut stream = Caller::new(client.send_streaming(request("b")).unwrap());
+    let mut chosen = Caller::new(client.send_unary(Text::new(7, NORMAL, "c")).unwrap());
+    assert_eq!(called.heard(), []);
+    assert_eq!(unary.end(), UNSENT);
+    assert_eq!(stream.take(), [UNSENT, "end"]);
+    assert_eq!(chosen.end(), UNSENT);
+    drop((unary, stream));
+    // Their places are free, and the id is.
+    assert_eq!(called.client().in_flight(), 0);
+    let _again = called.client().send_unary(Text::new(7, NORMAL, "d"));
+    assert_eq!(called.asked("d"), 7);
+}
+
+#[test]
 fn a_request_that_waits_for_room_is_taken_back_in_time() {
     let mut setup = Setup::client();
     setup.limits = setup.limits.write_timeout(None).send_limits(SendLimits {
