@@ -72,6 +72,8 @@ where
     /// Responses for calls that are not in flight.
     unmatched: u64,
     has_chosen_ids: bool,
+    /// A cancel could not be sent.
+    has_warned: bool,
     /// No call will begin any more.
     is_closing: bool,
     /// All calls have been told how they ended.
@@ -150,6 +152,7 @@ where
             now: None,
             unmatched: 0,
             has_chosen_ids: false,
+            has_warned: false,
             is_closing: false,
             is_over: false,
         };
@@ -350,7 +353,8 @@ where
         (self.requests).retain(|request| calls[request.index as usize].ticket == request.ticket);
     }
 
-    fn send_cancels(&mut self, context: &mut ReactorContext<'_, C>) -> bool {
+    /// Whether some were sent. `None` if the connection ends for it.
+    fn send_cancels(&mut self, context: &mut ReactorContext<'_, C>) -> Option<bool> {
         let before = self.encoded;
         while let Some(id) = self.cancels.front()
             && context.has_control_room()
@@ -358,14 +362,21 @@ where
             let cancelled = <<C as Encoder>::Message as Message>::cancelled(*id);
             match context.send_control(cancelled) {
                 Ok(()) => self.encoded += 1,
-                Err(error) => {
-                    // A codec that cannot say "cancelled" leaves the server at work, no more.
-                    tracing::warn!(%error, "a cancel cannot be sent");
+                // Nothing in the send buffer can be trusted after this.
+                Err(SendError::Encode(error @ EncodeError::Shrunk(_))) => {
+                    let _ = context.fail(SendError::<Infallible>::Encode(error));
+                    return None;
                 }
+                // A codec that cannot say "cancelled" leaves the server at work, no more. It says so
+                // once: there may be as many of them as there are calls.
+                Err(error) if mem::replace(&mut self.has_warned, true) => {
+                    tracing::debug!(%error, "another cancel cannot be sent");
+                }
+                Err(error) => tracing::warn!(%error, "a cancel cannot be sent"),
             }
             self.cancels.pop_front();
         }
-        self.encoded != before
+        Some(self.encoded != before)
     }
 
     fn send_requests(&mut self, context: &mut ReactorContext<'_, C>) -> bool {
@@ -499,7 +510,10 @@ where
         _: &mut Context<'_>,
         context: &mut ReactorContext<'_, C>,
     ) -> Poll<Option<()>> {
-        let sent = self.send_cancels(context) | self.send_requests(context);
+        let Some(cancelled) = self.send_cancels(context) else {
+            return Poll::Pending;
+        };
+        let sent = cancelled | self.send_requests(context);
         // Those that cannot be encoded are told.
         self.deliver();
         let is_done = self.requests.is_empty() && self.cancels.is_empty();

@@ -1,7 +1,14 @@
 //! Completions that are dropped before their end.
 
-use protosocket::SendLimits;
-use protosocket_rpc::{Message, client::Configuration};
+use std::convert::Infallible;
+
+use protosocket::{
+    DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, SendBuffer, SendLimits, channel,
+};
+use protosocket_rpc::{
+    Message,
+    client::{Configuration, RpcCompletionReactor},
+};
 use protosocket_testkit::Setup;
 
 use crate::common::*;
@@ -191,4 +198,84 @@ fn calls_that_come_and_go_while_the_server_does_not_read_take_no_memory() {
     assert_eq!(called.connection.connection().stats(), before);
     called.connection.peer.open_window(usize::MAX);
     assert_eq!(called.heard().len(), 2);
+}
+
+/// Its encoder takes back, for a cancel, some of what was encoded before it, or refuses to say it.
+#[derive(Debug)]
+struct Careless {
+    shrinks: bool,
+}
+
+impl Decoder for Careless {
+    type Message = Text;
+
+    fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<Text>, DecodeError> {
+        TextCodec.decode(input)
+    }
+}
+
+impl Encoder for Careless {
+    type Message = Text;
+
+    fn encode(&mut self, message: Text, output: &mut SendBuffer) -> Result<(), EncodeError> {
+        match (message.code, self.shrinks) {
+            (CANCEL, true) => output.contiguous().truncate(5),
+            (CANCEL, false) => return Err(EncodeError::invalid("it has no word for that")),
+            _ => return TextCodec.encode(message, output),
+        }
+        Ok(())
+    }
+}
+
+/// Two calls, of which the second is dropped while both their requests wait to be written, and a
+/// third one after that. What was written in the end, and why the connection ended, if it did.
+fn cancelling_with(codec: Careless) -> (Vec<u8>, Option<String>, Vec<String>) {
+    let (client, reactor) = RpcCompletionReactor::new(&Configuration::new());
+    let (_, receiver) = channel::<Infallible>(1);
+    let mut connection = Setup::client().drive(codec, reactor, receiver);
+    connection.peer.set_window(0);
+    let begin = |text| Caller::new(client.send_unary(request(text)).unwrap());
+    let (mut first, second) = (begin("first"), begin("second"));
+    first.waits();
+    connection.settle();
+    let mut third = begin("third");
+    third.waits();
+    drop(second);
+    connection.settle();
+    connection.peer.open_window(usize::MAX);
+    connection.settle();
+    let reason = (!client.is_alive()).then(|| connection.reason());
+    let ends = [&mut first, &mut third]
+        .into_iter()
+        .filter(|caller| caller.is_woken())
+        .map(Caller::end);
+    let ends = ends.collect();
+    (
+        connection.peer.written(),
+        reason.map(ToString::to_string),
+        ends,
+    )
+}
+
+#[test]
+fn a_cancel_that_cannot_be_said_changes_nothing_else() {
+    let (written, reason, ends) = cancelling_with(Careless { shrinks: false });
+    let heard: Vec<_> = decoded(&written).into_iter().map(|it| it.text).collect();
+    assert_eq!(heard, ["first", "second", "third"]);
+    assert_eq!((reason, ends), (None, Vec::new()));
+}
+
+#[test]
+fn a_cancel_that_takes_back_other_messages_ends_the_connection() {
+    let (written, reason, ends) = cancelling_with(Careless { shrinks: true });
+    assert_eq!(reason.as_deref(), Some("encode"));
+    // Nothing is added to what cannot be trusted.
+    assert_eq!(decoded(&written), []);
+    assert_eq!(
+        ends,
+        [
+            "connection_lost: maybe executed",
+            "connection_lost: never sent"
+        ]
+    );
 }
