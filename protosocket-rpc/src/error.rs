@@ -15,10 +15,20 @@ pub enum Error {
     CancelledRemotely,
     /// The call was not over in time. If the request had been sent, the server has been told that
     /// nobody waits any more.
+    ///
+    /// This program is to blame if it had not come to send the request, or had ceased to read.
     #[error(
-        "the call took longer than it may ({0}); see call_timeout, stream_timeout and with_timeout"
+        "the call took longer than it may ({execution}{}); \
+         see call_timeout, stream_timeout and with_timeout",
+        if *.input_paused { UNREAD } else { "" }
     )]
-    DeadlineExceeded(Execution),
+    DeadlineExceeded {
+        /// Whether the server may have heard of the call.
+        execution: Execution,
+        /// A stream of this connection whose items nobody took had paused its input when the time
+        /// was over: the response may have been there, and not been read.
+        input_paused: bool,
+    },
     /// The connection ended before the call did, or before it began.
     #[error("the connection was lost ({execution}): {reason}")]
     ConnectionLost {
@@ -64,6 +74,10 @@ pub enum Error {
     UnknownControlCode(u8),
 }
 
+/// What an error says in addition if the response may not have been read.
+const UNREAD: &str =
+    "; this connection reads nothing until the items of one of its streams are taken";
+
 /// Whether a call that failed may have had an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Execution {
@@ -77,12 +91,16 @@ impl Error {
     /// Whose doing it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::CancelledRemotely
-            | Self::DeadlineExceeded(_)
+            Self::DeadlineExceeded {
+                execution: Execution::MaybeExecuted,
+                input_paused: false,
+            }
+            | Self::CancelledRemotely
             | Self::NoResponse
             | Self::UnknownControlCode(_) => Blame::Peer,
             Self::ConnectionLost { reason, .. } => reason.blame(),
-            Self::Draining
+            Self::DeadlineExceeded { .. }
+            | Self::Draining
             | Self::TooManyCalls(_)
             | Self::DuplicateId(_)
             | Self::NotARequest(_)
@@ -94,7 +112,7 @@ impl Error {
     /// Whether the call may have had an effect.
     pub fn execution(&self) -> Execution {
         match self {
-            Self::DeadlineExceeded(execution) | Self::ConnectionLost { execution, .. } => {
+            Self::DeadlineExceeded { execution, .. } | Self::ConnectionLost { execution, .. } => {
                 *execution
             }
             Self::Draining
@@ -113,7 +131,7 @@ impl Error {
     pub fn name(&self) -> &'static str {
         match self {
             Self::CancelledRemotely => "cancelled_remotely",
-            Self::DeadlineExceeded(_) => "deadline_exceeded",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::ConnectionLost { .. } => "connection_lost",
             Self::Draining => "draining",
             Self::TooManyCalls(_) => "too_many_calls",

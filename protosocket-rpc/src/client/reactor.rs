@@ -556,6 +556,7 @@ where
             return ReactorStatus::Continue;
         }
         self.looks = 0;
+        let input_paused = self.paused_since.is_some();
         if self.end_of_grace().is_some_and(|at| at <= context.now()) {
             self.end_slow_consumer();
         }
@@ -566,7 +567,11 @@ where
             let Some(at) = call.deadline else { continue };
             if at <= context.now() {
                 take_back |= call.encoded == 0;
-                self.give_up(index as u32, Error::DeadlineExceeded(call.execution()));
+                let error = Error::DeadlineExceeded {
+                    execution: call.execution(),
+                    input_paused,
+                };
+                self.give_up(index as u32, error);
             } else if self.next_deadline.is_none_or(|next| at < next) {
                 self.next_deadline = Some(at);
             }

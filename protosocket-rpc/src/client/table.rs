@@ -223,8 +223,10 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             }
         };
         // Whoever has no time is told so, and nothing is sent.
-        let late = (timeout == Some(Duration::ZERO))
-            .then_some(Error::DeadlineExceeded(Execution::NeverSent));
+        let late = (timeout == Some(Duration::ZERO)).then_some(Error::DeadlineExceeded {
+            execution: Execution::NeverSent,
+            input_paused: false,
+        });
         let is_late = late.is_some();
         let call = match (kind, late) {
             (Kind::Unary, None) => Call::Unary(None),

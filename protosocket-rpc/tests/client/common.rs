@@ -233,10 +233,13 @@ pub(crate) fn describe(result: Result<Text, Error>) -> String {
 pub(crate) fn name(error: &Error) -> String {
     assert!(!error.to_string().is_empty());
     match (error, error.execution()) {
-        (Error::DeadlineExceeded(_) | Error::ConnectionLost { .. }, Execution::NeverSent) => {
+        (Error::DeadlineExceeded { .. } | Error::ConnectionLost { .. }, Execution::NeverSent) => {
             format!("{}: never sent", error.name())
         }
-        (Error::DeadlineExceeded(_) | Error::ConnectionLost { .. }, Execution::MaybeExecuted) => {
+        (
+            Error::DeadlineExceeded { .. } | Error::ConnectionLost { .. },
+            Execution::MaybeExecuted,
+        ) => {
             format!("{}: maybe executed", error.name())
         }
         _ => error.name().to_owned(),

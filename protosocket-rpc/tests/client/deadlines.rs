@@ -1,12 +1,15 @@
 //! Calls that take too long.
 
 use std::{
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
-use protosocket::{MessageReactor, ReactorContext, ReactorStatus, SendBuffer, SendLimits};
-use protosocket_rpc::{Message, client::Configuration};
+use protosocket::{Blame, MessageReactor, ReactorContext, ReactorStatus, SendBuffer, SendLimits};
+use protosocket_rpc::{
+    Error, Message,
+    client::{Configuration, UnaryCompletion},
+};
 use protosocket_testkit::Setup;
 
 use crate::common::*;
@@ -170,6 +173,48 @@ fn a_deadline_is_kept_while_input_is_paused() {
         called.settle();
     }
     assert_eq!(items.len(), 11);
+}
+
+/// Who is to blame for a call that took too long, which must not be said in the same words.
+#[track_caller]
+fn blamed(caller: &mut Caller<UnaryCompletion<Text, Text>>, says_unread: bool) -> Blame {
+    let Poll::Ready(Err(error @ Error::DeadlineExceeded { .. })) = caller.poll() else {
+        panic!("it is not late");
+    };
+    assert_eq!(error.to_string().contains("reads nothing"), says_unread);
+    error.blame()
+}
+
+#[test]
+fn a_deadline_is_blamed_on_who_let_it_pass() {
+    // The server, which has the request.
+    let mut called = Called::new();
+    let mut unary = called.unary("a");
+    called.asked("a");
+    called.connection.advance(30 * SECOND);
+    assert_eq!(blamed(&mut unary, false), Blame::Peer);
+
+    // This program, which has not sent it.
+    let client = called.client().with_timeout(Duration::ZERO);
+    let mut unary = Caller::new(client.send_unary(request("a")).unwrap());
+    assert_eq!(blamed(&mut unary, false), Blame::Local);
+
+    // This program, which has ceased to read; and the server again when it reads.
+    let configuration = Configuration::new().max_buffered_items(2).unwrap();
+    let mut called = Called::configured(configuration);
+    let mut stream = called.stream("items");
+    let mut unary = called.unary("a");
+    let id = called.heard()[0].id;
+    called.answer((0..3).map(|n| Text::new(id, NORMAL, n.to_string())));
+    called.connection.advance(30 * SECOND);
+    assert_eq!(blamed(&mut unary, true), Blame::Local);
+    let mut unary = called.unary("b");
+    called.settle();
+    assert_eq!(stream.take(), ["0", "1"]);
+    called.settle();
+    assert_eq!(stream.take(), ["2"]);
+    called.connection.advance(30 * SECOND);
+    assert_eq!(blamed(&mut unary, false), Blame::Peer);
 }
 
 #[test]

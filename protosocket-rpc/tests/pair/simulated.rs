@@ -250,7 +250,7 @@ fn run(random: &mut Random) {
                     // What is refused is not heard by the service.
                     Error::CancelledRemotely => was_heard || rpcs == 1,
                     Error::SlowConsumer(_) => policy == SlowConsumer::End && was_heard,
-                    Error::DeadlineExceeded(_) => true,
+                    Error::DeadlineExceeded { .. } => true,
                     Error::ConnectionLost { .. } | Error::Draining => !is_calm,
                     _ => false,
                 };
