@@ -24,7 +24,7 @@ struct Inner {
 
 /// Who opened the connection, which decides what the absence of senders means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+enum Role {
     /// The peer did: as long as it can send, the connection goes on.
     Server,
     /// This program did: without a sender, and with nothing in flight, there is nothing to do.
@@ -97,8 +97,9 @@ impl ConnectionConfig {
         self.0.observer.as_deref()
     }
 
-    pub(super) fn role(&self) -> Role {
-        self.0.role
+    /// Whether it is for connections that this program opens.
+    pub fn is_client(&self) -> bool {
+        self.0.role == Role::Client
     }
 
     /// When a connection that is opened at `now` reaches its age, jitter included.

@@ -20,9 +20,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    ConnectionConfig, ConnectionEnd, ConnectionHandle, Handover, Hooks,
-    config::Role,
-    memory,
+    ConnectionConfig, ConnectionEnd, ConnectionHandle, Handover, Hooks, memory,
     outbound::Outbound,
     receive::{ReceiveBuffer, Scratch},
     timing::Timing,
@@ -540,7 +538,7 @@ where
 
     #[inline]
     fn finish_if_done(&mut self, work: &Work) {
-        let is_client = self.config.role() == Role::Client;
+        let is_client = self.config.is_client();
         if self.told_end_of_input || self.drain.is_some() || is_client {
             self.finish_if_quiet(work);
         }
@@ -551,7 +549,7 @@ where
         let by_drain = self.drain.is_some()
             && (work.dry || self.input_ended)
             && !self.receive.has_partial(&work.scratch, &self.codec);
-        let by_senders = self.config.role() == Role::Client && self.is_without_senders();
+        let by_senders = self.config.is_client() && self.is_without_senders();
         if !(by_end_of_input || by_drain || by_senders) || !self.is_quiet() {
             return;
         }
