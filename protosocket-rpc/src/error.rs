@@ -35,6 +35,7 @@ pub enum Error {
         /// Whether the server may have heard of the call.
         execution: Execution,
         /// Why the connection ended.
+        #[source]
         reason: Arc<CloseReason>,
     },
     /// The connection is to end once the calls in flight have; it takes no more of them.

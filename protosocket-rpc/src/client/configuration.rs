@@ -62,12 +62,18 @@ impl Configuration {
         }
     }
 
-    /// Limits, clock and observer of the connection. It must be one for
-    /// [clients](ConnectionConfig::client), or the connection will not end with its last handle.
-    #[must_use]
-    pub fn connection(mut self, connection: ConnectionConfig) -> Self {
+    /// Limits, clock and observer of the connection.
+    ///
+    /// # Errors
+    /// One that is not for [clients](ConnectionConfig::client), as the default is: the connection
+    /// would not end with its last handle.
+    pub fn connection(mut self, connection: ConnectionConfig) -> Result<Self, ConfigError> {
+        if !connection.is_client() {
+            let problem = "is for servers, and would not end; see ConnectionConfig::client";
+            return Err(ConfigError::new("connection", problem));
+        }
         self.connection = connection;
-        self
+        Ok(self)
     }
 
     /// How many calls may be in flight, those included whose answers have come and were not taken.

@@ -49,6 +49,10 @@ impl<Request: Message, Response: Message> RpcClient<Request, Response> {
 
     /// Begin a call that has a stream of responses.
     ///
+    /// It must be one to the server as well: a call that has one response there is over with it, and
+    /// the server does not say so. This stream would give that one item and wait for its end until
+    /// its timeout, of which there is none by default.
+    ///
     /// # Errors
     /// As [`send_unary`](Self::send_unary).
     pub fn send_streaming(

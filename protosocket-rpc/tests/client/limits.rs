@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use protosocket::{Blame, Clock};
+use protosocket::{Blame, Clock, ConnectionConfig};
 use protosocket_rpc::{
     Error, Execution, Message,
     client::{CallPermit, Configuration, RpcClient},
@@ -91,6 +91,20 @@ fn a_place_is_waited_for_in_line() {
 }
 
 #[test]
+fn places_that_become_free_together_are_for_as_many_as_wait() {
+    let mut called = limited(3);
+    let callers = [called.unary("a"), called.unary("b"), called.unary("c")];
+    called.settle();
+    let mut line: Vec<_> = (0..3).map(|_| reserve(called.client())).collect();
+    line.iter_mut()
+        .for_each(|reserving| assert!(reserving.poll().is_pending()));
+    drop(callers);
+    called.settle();
+    let permits: Vec<_> = line.iter_mut().map(|it| ready(it.poll())).collect();
+    assert_eq!(called.client().in_flight(), permits.len());
+}
+
+#[test]
 fn who_gives_up_waiting_passes_the_place_on() {
     let mut called = limited(1);
     let caller = called.unary("a");
@@ -173,6 +187,10 @@ fn nonsense_is_refused_by_name() {
         (
             "slow_consumer_grace",
             Configuration::new().slow_consumer_grace(zero),
+        ),
+        (
+            "connection",
+            Configuration::new().connection(ConnectionConfig::default()),
         ),
         ("call_timeout", Configuration::new().call_timeout(zero)),
         ("stream_timeout", Configuration::new().stream_timeout(zero)),

@@ -1,6 +1,6 @@
 //! The connection ends before the calls do (D7, D17).
 
-use std::{io, sync::Arc, task::Poll, time::Duration};
+use std::{error::Error as _, io, sync::Arc, task::Poll, time::Duration};
 
 use protosocket::{Blame, CloseReason, ConnectionConfig, Limits, ManualClock, SendLimits};
 use protosocket_rpc::{
@@ -74,6 +74,12 @@ fn d7_each_call_is_told_whether_it_was_sent() {
         };
         assert!(matches!(**reason, CloseReason::Io { .. }), "{reason}");
         assert_eq!(error.blame(), Blame::Peer);
+        // Reports that go down the chain come to what the system said.
+        let chain = std::iter::successors(error.source(), |error| (*error).source());
+        let root = chain
+            .last()
+            .and_then(|root| root.downcast_ref::<Arc<io::Error>>());
+        assert_eq!(root.map(|root| root.kind()), Some(kind));
     }
 
     // Bytes that are taken one by one make no difference.
@@ -313,7 +319,9 @@ fn the_wakers_of_an_ended_connection_are_let_go() {
     let (stream, peer) = scripted_stream();
     let clock = ManualClock::new();
     let connection = ConnectionConfig::client(Limits::client()).unwrap();
-    let configuration = Configuration::new().connection(connection.with_clock(Arc::new(clock)));
+    let configuration = Configuration::new()
+        .connection(connection.with_clock(Arc::new(clock)))
+        .unwrap();
     let (client, connection) = client::over(stream, TextCodec, &configuration);
     let mut connection = Caller::new(Box::pin(connection));
     assert!(connection.poll().is_pending());
