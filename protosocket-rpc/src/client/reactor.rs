@@ -45,6 +45,9 @@ where
     in_flight: usize,
     /// Requests that wait for room, in order.
     requests: VecDeque<Submission<<C as Encoder>::Message>>,
+    /// How many of them are of calls that are over: fewer than half, so that the callers that gave
+    /// up pay for looking them up, each for two requests at most.
+    stale: usize,
     /// Ids of calls of which the server is to be told that nobody waits.
     ///
     /// LIMIT: as many as calls have been sent and not been answered. Those are sent before requests
@@ -138,6 +141,7 @@ where
             calls: Vec::new(),
             in_flight: 0,
             requests: VecDeque::new(),
+            stale: 0,
             cancels: VecDeque::new(),
             arrivals: Vec::new(),
             given_up: Vec::new(),
@@ -328,29 +332,41 @@ where
     /// Forget the calls that were abandoned.
     #[cold]
     fn bury(&mut self) {
-        let mut take_back = false;
         for position in 0..self.abandoned.len() {
             let index = self.abandoned[position];
             let call = &self.calls[index as usize];
             // The answer may have come before the connection heard that nobody wants it.
             if call.id != 0 {
-                take_back |= call.encoded == 0;
+                self.stale += usize::from(call.encoded == 0);
                 self.cancel(index);
                 self.forget(index);
             }
         }
-        if take_back {
-            self.take_back();
-        }
+        self.take_back();
         // What has arrived for them meanwhile goes with them.
         self.deliver();
         (self.table).release_abandoned(&mut self.abandoned, &mut self.given_up);
     }
 
-    /// Drop the requests of calls that ended before they were sent.
+    /// Drop the requests of calls that ended before they were sent, if they are half of all.
     fn take_back(&mut self) {
-        let calls = &self.calls;
-        (self.requests).retain(|request| calls[request.index as usize].ticket == request.ticket);
+        if self.stale > 0 && self.stale >= self.requests.len() / 2 {
+            self.stale = 0;
+            let calls = &self.calls;
+            (self.requests).retain(|it| calls[it.index as usize].ticket == it.ticket);
+        }
+    }
+
+    /// The next request of a call that is not over.
+    #[inline]
+    fn next_request(&mut self) -> Option<Submission<<C as Encoder>::Message>> {
+        loop {
+            let request = self.requests.pop_front()?;
+            if self.stale == 0 || self.calls[request.index as usize].ticket == request.ticket {
+                return Some(request);
+            }
+            self.stale -= 1;
+        }
     }
 
     /// Whether some were sent. `None` if the connection ends for it.
@@ -384,7 +400,7 @@ where
             if context.room().is_empty() {
                 return sent > 0;
             }
-            let Some(mut submission) = self.requests.pop_front() else {
+            let Some(mut submission) = self.next_request() else {
                 return sent > 0;
             };
             submission.request.set_message_id(submission.id);
@@ -437,6 +453,7 @@ where
         (self.table).end(lost(Execution::NeverSent), failure, &mut panics);
         self.in_flight = 0;
         panics.contain(self.requests.drain(..), drop);
+        self.stale = 0;
         self.cancels.clear();
         self.full = None;
         self.paused_since = None;
@@ -561,12 +578,11 @@ where
             self.end_slow_consumer();
         }
         self.next_deadline = None;
-        let mut take_back = false;
         for index in 0..self.calls.len() {
             let call = self.calls[index];
             let Some(at) = call.deadline else { continue };
             if at <= context.now() {
-                take_back |= call.encoded == 0;
+                self.stale += usize::from(call.encoded == 0);
                 let error = Error::DeadlineExceeded {
                     execution: call.execution(),
                     input_paused,
@@ -576,9 +592,7 @@ where
                 self.next_deadline = Some(at);
             }
         }
-        if take_back {
-            self.take_back();
-        }
+        self.take_back();
         self.send_cancels(context);
         self.deliver();
         ReactorStatus::Continue

@@ -11,17 +11,24 @@ use protosocket_rpc::{
 };
 use protosocket_testkit::Setup;
 
-use crate::common::*;
+use crate::{
+    brittle::{Brittle, connection},
+    common::*,
+};
 
 /// A client whose send buffer takes so many messages, and so many bytes of control.
 fn narrow(messages: usize, bytes: usize, control: usize) -> Called {
+    Called::with(setup(messages, bytes, control), Configuration::new())
+}
+
+fn setup(messages: usize, bytes: usize, control: usize) -> Setup {
     let mut setup = Setup::client();
     setup.limits = setup.limits.send_limits(SendLimits {
         bulk_bytes: bytes,
         bulk_messages: messages,
         control_bytes: control,
     });
-    Called::with(setup, Configuration::new())
+    setup
 }
 
 #[test]
@@ -95,24 +102,50 @@ fn a_request_that_was_never_sent_is_taken_back() {
     drop(kept);
     called.settle();
 
-    // It waits for room.
-    let mut called = narrow(1, 1024, 1024);
-    called.connection.peer.set_window(0);
-    let _first = called.unary("first");
-    let callers: Vec<_> = (0..10).map(|n| called.unary(&n.to_string())).collect();
-    called.settle();
-    for (n, caller) in callers.into_iter().enumerate() {
-        if n % 2 == 0 {
-            drop(caller);
+    // It waits for room, with others of which none, few, many or all are given up.
+    for given_up in 0..1 << 6 {
+        let is_given_up = |n: &usize| given_up & 1 << n != 0;
+        let mut called = narrow(1, 1024, 1024);
+        called.connection.peer.set_window(0);
+        let _first = called.unary("first");
+        let mut callers: Vec<_> = (0..6).map(|n| Some(called.unary(&n.to_string()))).collect();
+        called.settle();
+        for n in (0..6).filter(is_given_up) {
+            callers[n] = None;
             called.settle();
-        } else {
-            std::mem::forget(caller);
         }
+        // Another call in the place of one that is over.
+        let _last = called.unary("last");
+        let kept = (0..6).filter(|n| !is_given_up(n)).map(|n| n.to_string());
+        let expected: Vec<_> = ["first".to_owned()]
+            .into_iter()
+            .chain(kept)
+            .chain(["last".to_owned()])
+            .collect();
+        assert_eq!(called.client().in_flight(), expected.len());
+        called.connection.peer.open_window(usize::MAX);
+        let heard: Vec<_> = called.heard().into_iter().map(|asked| asked.text).collect();
+        assert_eq!(heard, expected);
     }
-    assert_eq!(called.client().in_flight(), 6);
-    called.connection.peer.open_window(usize::MAX);
-    let heard: Vec<_> = called.heard().into_iter().map(|asked| asked.text).collect();
-    assert_eq!(heard, ["first", "1", "3", "5", "7", "9"]);
+}
+
+#[test]
+fn requests_that_are_taken_back_take_no_memory() {
+    let (client, mut connection) = connection(setup(1, 20, 1024));
+    connection.peer.set_window(0);
+    let begin = || client.send_unary(Brittle::request("a")).unwrap();
+    let kept: Vec<_> = (0..100).map(|_| begin()).collect();
+    connection.settle();
+    for _ in 0..10_000 {
+        drop(begin());
+        connection.settle();
+        let live = Brittle::live();
+        assert!(live <= 2 * kept.len(), "{live} requests");
+    }
+    connection.peer.open_window(usize::MAX);
+    connection.settle();
+    assert_eq!(decoded(&connection.peer.written()).len(), kept.len());
+    assert_eq!(Brittle::live(), 0);
 }
 
 #[test]

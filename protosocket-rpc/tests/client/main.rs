@@ -3,6 +3,7 @@
 #[path = "../text/mod.rs"]
 mod text;
 
+mod brittle;
 mod common;
 
 mod cancel;

@@ -1,7 +1,6 @@
 //! Wakers that panic, and messages whose drop does: nobody else is left waiting for ever (D7).
 
 use std::{
-    convert::Infallible,
     fmt::Debug,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -10,92 +9,13 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use protosocket::{
-    DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, SendBuffer, channel,
+use protosocket_rpc::client::UnaryCompletion;
+use protosocket_testkit::Setup;
+
+use crate::{
+    brittle::{BRITTLE, Brittle, connection},
+    common::*,
 };
-use protosocket_rpc::{
-    Message, ProtosocketControlCode,
-    client::{Configuration, RpcClient, RpcCompletionReactor, UnaryCompletion},
-};
-use protosocket_testkit::{Driven, Setup};
-
-use crate::common::*;
-
-/// What a message says whose drop panics.
-const BRITTLE: &str = "brittle";
-
-#[derive(Debug)]
-struct Brittle(Text);
-
-impl Brittle {
-    fn request(text: &str) -> Self {
-        Self(request(text))
-    }
-}
-
-impl Drop for Brittle {
-    fn drop(&mut self) {
-        if self.0.text == BRITTLE {
-            resume_unwind(Box::new("the drop of a message"));
-        }
-    }
-}
-
-impl Message for Brittle {
-    fn message_id(&self) -> u64 {
-        self.0.id
-    }
-
-    fn control_code(&self) -> ProtosocketControlCode {
-        self.0.control_code()
-    }
-
-    fn set_message_id(&mut self, message_id: u64) {
-        self.0.id = message_id;
-    }
-
-    fn cancelled(message_id: u64) -> Self {
-        Self(Text::cancelled(message_id))
-    }
-
-    fn ended(message_id: u64) -> Self {
-        Self(Text::ended(message_id))
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-struct BrittleCodec;
-
-impl Decoder for BrittleCodec {
-    type Message = Brittle;
-
-    fn decode(&mut self, input: &mut Input<'_>) -> Result<Decoded<Brittle>, DecodeError> {
-        Ok(match TextCodec.decode(input)? {
-            Decoded::Message(message) => Decoded::Message(Brittle(message)),
-            Decoded::Need(bytes) => Decoded::Need(bytes),
-            other => panic!("it decodes no {other:?}"),
-        })
-    }
-}
-
-impl Encoder for BrittleCodec {
-    type Message = Brittle;
-
-    fn encode(&mut self, message: Brittle, output: &mut SendBuffer) -> Result<(), EncodeError> {
-        TextCodec.encode(message.0.clone(), output)
-    }
-}
-
-type Connection = Driven<RpcCompletionReactor<BrittleCodec>>;
-
-fn connection() -> (RpcClient<Brittle, Brittle>, Connection) {
-    let (client, reactor) = RpcCompletionReactor::new(&Configuration::new());
-    let (_, receiver) = channel::<Infallible>(1);
-    (
-        client,
-        Setup::client().drive(BrittleCodec, reactor, receiver),
-    )
-}
 
 /// A waker that does this on the spot.
 struct Spot<F>(F);
@@ -122,7 +42,7 @@ fn panics() {
 
 #[test]
 fn d7_an_item_whose_drop_panics_does_not_take_the_connections_waker_along() {
-    let (client, mut connection) = connection();
+    let (client, mut connection) = connection(Setup::client());
     let stream = client.send_streaming(Brittle::request("stream")).unwrap();
     connection.settle();
     let id = decoded(&connection.peer.written())[0].id;
@@ -140,7 +60,7 @@ fn d7_an_item_whose_drop_panics_does_not_take_the_connections_waker_along() {
 
 #[test]
 fn d7_an_unwanted_answer_whose_drop_panics_leaves_nobody_waiting() {
-    let (client, mut connection) = connection();
+    let (client, mut connection) = connection(Setup::client());
     let call = |text| client.send_unary(Brittle::request(text)).unwrap();
     // 64 answers are delivered together. When the first of them is, its caller drops on the spot a
     // call whose answer has been decoded when the connection hears of it.
@@ -164,7 +84,7 @@ fn d7_an_unwanted_answer_whose_drop_panics_leaves_nobody_waiting() {
     let Poll::Ready(Ok(answer)) = last.poll() else {
         panic!("it was not woken");
     };
-    assert_eq!(answer.0.text, "answer");
+    assert_eq!(answer.text(), "answer");
 }
 
 /// A call with a waker that panics, and one behind it.
