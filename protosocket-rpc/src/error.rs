@@ -47,9 +47,12 @@ pub enum Error {
          reserve() waits for one to end"
     )]
     TooManyCalls(usize),
-    /// The caller chose an id that is in flight, or was given up so shortly ago that a late response
-    /// to it may still come.
-    #[error("the id {0} belongs to a call in flight, or to one that was given up shortly ago")]
+    /// The caller chose an id that is in flight, or was given up, so that a late response to it may
+    /// still come: until the last one has, or until 1,024 calls more were given up, or
+    /// `max_concurrent_calls` if that is above.
+    #[error(
+        "the id {0} belongs to a call in flight, or to one that was given up and may be answered"
+    )]
     DuplicateId(u64),
     /// The request's control code is not [`Normal`](ProtosocketControlCode::Normal).
     #[error(

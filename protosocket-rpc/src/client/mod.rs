@@ -45,6 +45,8 @@ pub use configuration::{Configuration, SlowConsumer};
 mod connect;
 pub use connect::{connect, over};
 
+mod ids;
+
 mod panics;
 
 mod reactor;

@@ -55,7 +55,7 @@ where
     cancels: VecDeque<u64>,
     arrivals: Vec<Arrival<<C as Decoder>::Message>>,
     /// Ids to which a late response may come.
-    given_up: Vec<u64>,
+    given_up: Vec<(u64, Kind)>,
     abandoned: Vec<u32>,
     tickets: u64,
     /// Messages that have been encoded, requests and cancels.
@@ -183,6 +183,21 @@ where
         index.filter(|index| is_it(*index as usize))
     }
 
+    /// A message has come for an id that no call has. If it is the last for a call that was given
+    /// up, the id may be chosen again.
+    #[cold]
+    fn hear_of_nobody(&mut self, id: u64, code: ProtosocketControlCode) {
+        // Of some it may not be known yet that they were.
+        if !self.given_up.is_empty() {
+            self.deliver();
+        }
+        self.table.hear(id, |kind| match code {
+            ProtosocketControlCode::Normal => kind == Kind::Unary,
+            ProtosocketControlCode::Cancel | ProtosocketControlCode::End => true,
+            ProtosocketControlCode::Unknown(_) => false,
+        });
+    }
+
     /// The call at `index` goes on with this.
     #[inline(always)]
     fn bring(&mut self, index: u32, what: What<<C as Decoder>::Message>) {
@@ -210,7 +225,7 @@ where
         let call = &self.calls[index as usize];
         if call.encoded != 0 {
             self.cancels.push_back(call.id);
-            self.given_up.push(call.id);
+            self.given_up.push((call.id, call.kind));
         }
     }
 
@@ -482,6 +497,9 @@ where
         let Some(index) = self.find(message.message_id()) else {
             // Late, repeated, or for nobody.
             self.unmatched += 1;
+            if self.has_chosen_ids {
+                self.hear_of_nobody(message.message_id(), message.control_code());
+            }
             return ReactorStatus::Continue;
         };
         let kind = self.calls[index as usize].kind;

@@ -1,8 +1,7 @@
 //! The calls of one connection: what callers and the connection share.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
-    hash::{BuildHasherDefault, Hasher},
+    collections::VecDeque,
     mem,
     pin::pin,
     sync::{Mutex, MutexGuard},
@@ -12,14 +11,8 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::panics::Panics;
+use super::{ids::Ids, panics::Panics};
 use crate::{Error, Execution, Message, ProtosocketControlCode};
-
-/// Given up, where a place in the table is expected.
-const GIVEN_UP: u32 = u32::MAX;
-
-/// How many ids are remembered that were given up, at least.
-const GIVEN_UP_IDS: usize = 1024;
 
 /// All calls that are in flight, and what callers and connection have to tell each other.
 ///
@@ -47,9 +40,7 @@ struct State<Request, Response> {
     /// How many tasks wait for a place.
     waiting: usize,
     /// Ids that callers chose themselves, and those that were given up.
-    ids: HashMap<u64, u32, BuildHasherDefault<IdHasher>>,
-    /// Ids that were given up, the oldest first.
-    given_up: VecDeque<u64>,
+    ids: Ids,
     /// A caller has chosen an id: from then on there are ids that tell nothing of their place.
     has_chosen_ids: bool,
     /// Responses for calls that are not in flight.
@@ -145,8 +136,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
                 submitted: VecDeque::new(),
                 abandoned: Vec::new(),
                 waiting: 0,
-                ids: HashMap::default(),
-                given_up: VecDeque::new(),
+                ids: Ids::default(),
                 has_chosen_ids: false,
                 unmatched: 0,
                 connection: None,
@@ -463,10 +453,14 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
 
     /// Bring `arrivals`, and remember the ids that were `given_up`. What is left in their stead is
     /// whom to wake, or what nobody wants.
-    pub(super) fn deliver(&self, arrivals: &mut [Arrival<Response>], given_up: &mut Vec<u64>) {
+    pub(super) fn deliver(
+        &self,
+        arrivals: &mut [Arrival<Response>],
+        given_up: &mut Vec<(u64, Kind)>,
+    ) {
         let mut state = self.lock();
-        for id in given_up.drain(..) {
-            state.give_up(id, self.max_calls);
+        for (id, kind) in given_up.drain(..) {
+            state.ids.give_up(id, kind, self.max_calls);
         }
         for arrival in arrivals {
             let call = &mut state.places[arrival.index as usize].call;
@@ -494,10 +488,14 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
     }
 
     /// Free the places of calls that were abandoned, and remember the ids that were `given_up`.
-    pub(super) fn release_abandoned(&self, abandoned: &mut Vec<u32>, given_up: &mut Vec<u64>) {
+    pub(super) fn release_abandoned(
+        &self,
+        abandoned: &mut Vec<u32>,
+        given_up: &mut Vec<(u64, Kind)>,
+    ) {
         let mut state = self.lock();
-        for id in given_up.drain(..) {
-            state.give_up(id, self.max_calls);
+        for (id, kind) in given_up.drain(..) {
+            state.ids.give_up(id, kind, self.max_calls);
         }
         let mut freed = 0;
         for index in abandoned.drain(..) {
@@ -512,8 +510,13 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
 
     /// The place of the call with an `id` that its caller chose.
     pub(super) fn find_chosen(&self, id: u64) -> Option<u32> {
-        let index = self.lock().ids.get(&id).copied();
-        index.filter(|index| *index != GIVEN_UP)
+        self.lock().ids.find(id)
+    }
+
+    /// A message has come for `id`, which no call has, and nothing does after it for calls that it
+    /// `ends`.
+    pub(super) fn hear(&self, id: u64, ends: impl Fn(Kind) -> bool) {
+        self.lock().ids.hear(id, ends);
     }
 
     /// How many items of the stream at `index` can still be brought. If there is none, the
@@ -643,10 +646,9 @@ impl<Request: Message, Response: Message> State<Request, Response> {
                 .places
                 .get(at)
                 .is_some_and(|place| place.id == chosen && !matches!(place.call, Call::None));
-            match self.ids.entry(chosen) {
-                Entry::Vacant(entry) if !is_taken => entry.insert(index),
-                _ => return Err(Error::DuplicateId(chosen)),
-            };
+            if is_taken || !self.ids.take(chosen, index) {
+                return Err(Error::DuplicateId(chosen));
+            }
             self.places[index as usize].id = chosen;
             return Ok(chosen);
         }
@@ -654,7 +656,7 @@ impl<Request: Message, Response: Message> State<Request, Response> {
             let place = &mut self.places[index as usize];
             let id = place.next_id;
             place.next_id += step;
-            if !self.has_chosen_ids || !self.ids.contains_key(&id) {
+            if !self.has_chosen_ids || !self.ids.contains(id) {
                 place.id = id;
                 return Ok(id);
             }
@@ -679,25 +681,7 @@ impl<Request: Message, Response: Message> State<Request, Response> {
 
     fn release_id(&mut self, index: u32) {
         let id = self.places[index as usize].id;
-        if let Entry::Occupied(entry) = self.ids.entry(id)
-            && *entry.get() == index
-        {
-            entry.remove();
-        }
-    }
-
-    /// A late response to `id` may still come: nobody may choose it for a while.
-    fn give_up(&mut self, id: u64, most: usize) {
-        // LIMIT: as many ids as calls may be in flight are remembered, or more. By the time at which
-        // so many others have been given up, the server has heard of the first.
-        if self.given_up.len() >= most.max(GIVEN_UP_IDS)
-            && let Some(oldest) = self.given_up.pop_front()
-            && self.ids.get(&oldest) == Some(&GIVEN_UP)
-        {
-            self.ids.remove(&oldest);
-        }
-        self.given_up.push_back(id);
-        self.ids.insert(id, GIVEN_UP);
+        self.ids.release(id, index);
     }
 
     /// Whom to wake when items of the stream were taken for which the connection waits.
@@ -737,31 +721,6 @@ fn keep(
     }
     let fresh = fresh.take()?;
     Some(kept.replace(fresh))
-}
-
-/// Spreads ids, which are numbered in a row as a rule. They are chosen by this program: a peer can
-/// ask for any, but enter none, so it cannot make them collide.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes
-            .iter()
-            .for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    #[inline]
-    fn write_u64(&mut self, id: u64) {
-        // The golden ratio; both halves of the product, because the table uses bits of both ends.
-        let product = u128::from(self.0 ^ id) * 0x9E37_79B9_7F4A_7C15;
-        self.0 = product as u64 ^ (product >> 64) as u64;
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// A task in the line of those that wait for a place.

@@ -154,8 +154,6 @@ fn d18_a_chosen_id_that_was_given_up_is_not_used_again_at_once() {
         let error = called.client().send_unary(chosen(9, "b")).unwrap_err();
         assert_eq!(error.name(), "duplicate_id");
     }
-    called.respond(9, "late");
-    assert_eq!(called.client().unmatched_responses(), 1);
     // Nor is one that was given up by its deadline, or that was given to it.
     let client = called
         .client()
@@ -186,6 +184,61 @@ fn d18_a_chosen_id_that_was_given_up_is_not_used_again_at_once() {
     assert_eq!(again.end(), "h");
     let error = called.client().send_unary(chosen(100, "i")).unwrap_err();
     assert_eq!(error.name(), "duplicate_id");
+}
+
+#[test]
+fn d18_a_chosen_id_is_free_after_its_last_response() {
+    // Of a unary call, the response is the last, and of a stream it is not.
+    let last = [
+        (NORMAL, true, false),
+        (CANCEL, true, true),
+        (END, true, true),
+        (3, false, false),
+    ];
+    for (code, ends_unary, ends_stream) in last {
+        let mut called = small();
+        let unary = called.client().send_unary(chosen(7, "a")).unwrap();
+        let stream = called.client().send_streaming(chosen(8, "b")).unwrap();
+        called.settle();
+        drop((unary, stream));
+        called.settle();
+        called.answer([7, 8].map(|id| Text::new(id, code, "late")));
+        assert_eq!(called.client().unmatched_responses(), 2);
+        let free = [7, 8].map(|id| called.client().send_unary(chosen(id, "c")).is_ok());
+        assert_eq!(free, [ends_unary, ends_stream], "{code}");
+    }
+
+    // It was given up and heard of in the same read.
+    let mut called = small();
+    let mut unary = Caller::new(called.client().send_unary(chosen(7, "a")).unwrap());
+    called.settle();
+    called.answer([3, CANCEL].map(|code| Text::new(7, code, "")));
+    assert_eq!(unary.end(), "unknown_control_code");
+    assert!(called.client().send_unary(chosen(7, "b")).is_ok());
+
+    // It is in use again, and late responses that are repeated change nothing.
+    let mut called = small();
+    drop_one(&mut called, 7);
+    called.respond(7, "late");
+    let again = called.client().send_unary(chosen(7, "b")).unwrap();
+    let twice = called.client().send_unary(chosen(7, "c")).unwrap_err();
+    assert_eq!(twice.name(), "duplicate_id");
+    called.settle();
+    drop(again);
+    called.settle();
+    // When the first of its uses is forgotten, the second is not.
+    (0..1023).for_each(|n| drop_one(&mut called, 100 + n));
+    assert!(called.client().send_unary(chosen(7, "d")).is_err());
+    drop_one(&mut called, 99);
+    assert!(called.client().send_unary(chosen(7, "d")).is_ok());
+}
+
+/// A call that is given up after it was sent.
+fn drop_one(called: &mut Called, id: u64) {
+    let caller = called.client().send_unary(chosen(id, "a")).unwrap();
+    called.settle();
+    drop(caller);
+    called.settle();
 }
 
 #[test]
