@@ -82,9 +82,10 @@ pub use observer::{ConnectionObserver, Refusal};
 mod transport;
 #[cfg(feature = "tokio")]
 pub use transport::{
-    Accepted, Backoff, ConnectError, Keepalive, MemoryConnector, MemoryListener, PeerAddress,
-    Prefixed, Reconnect, ReconnectError, SocketConnector, SocketListener, StreamWithAddress,
-    TcpConnector, TcpOptions, TcpSocketListener, Transport, memory_listener,
+    Accepted, Backoff, ConnectError, Establisher, Keepalive, Layered, LayeredEstablish,
+    MemoryConnector, MemoryListener, PeerAddress, Prefixed, Reconnect, ReconnectError,
+    SocketConnector, SocketListener, StreamWithAddress, TcpConnector, TcpOptions,
+    TcpSocketListener, Transport, memory_listener,
 };
 #[cfg(all(feature = "tokio", unix))]
 pub use transport::{UnixConnector, UnixSocketListener};

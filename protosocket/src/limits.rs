@@ -49,12 +49,15 @@ pub struct Limits {
 /// What connecting may take by default: as long as three retransmissions of a SYN take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a handshake may take by default.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Limits {
     /// For connections that others open to this program.
     pub fn server() -> Self {
         Self {
             connect_timeout: Some(CONNECT_TIMEOUT),
-            handshake_timeout: Some(Duration::from_secs(10)),
+            handshake_timeout: Some(HANDSHAKE_TIMEOUT),
             first_message_timeout: Some(Duration::from_secs(120)),
             message_timeout: Some(Duration::from_secs(120)),
             min_receive_rate: 4 * 1024,

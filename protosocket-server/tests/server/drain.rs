@@ -17,7 +17,7 @@ use tokio::io::DuplexStream;
 
 use crate::{
     common::{Client, Connector, Record, lock, soon, until},
-    handshakes::Greeting,
+    handshakes::greeted,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -122,7 +122,7 @@ async fn c5_handshakes_are_ended_by_a_drain_and_count_as_dropped() {
     let record = Arc::new(Record::default());
     let config = ProtosocketServerConfig::default().observer(record.clone());
     let (listener, connector) = memory_listener(64);
-    let server = Connector::new().serve(config, Greeting(listener));
+    let server = Connector::new().serve(config, greeted(listener));
     let mut stalled = connect(&connector).await;
     let mut served = connect(&connector).await;
     served.send("ghello").await;
@@ -307,7 +307,7 @@ async fn c5_the_report_adds_up_whatever_happens() {
                 lock(&spawned).push(tokio::spawn(connection));
             }
         })
-        .serve(config, Greeting(listener));
+        .serve(config, greeted(listener));
     let mut clients = Vec::new();
     for number in 1..=6 {
         let mut client = connect(&connector).await;

@@ -1,51 +1,46 @@
 //! D13 and D14: handshakes have a deadline and a bound, and one of them harms nobody else.
 
-use std::{
-    future::Future,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{future::Future, io, pin::Pin, sync::Arc, task::Context, time::Duration};
 
 use protosocket::{
-    Accepted, Limits, ManualClock, MemoryListener, PeerAddress, Refusal, SocketConnector,
-    SocketListener, StreamWithAddress, TcpOptions, TcpSocketListener, memory_listener,
+    Establisher, Layered, Limits, ManualClock, MemoryListener, PeerAddress, Refusal,
+    SocketConnector, StreamWithAddress, TcpOptions, TcpSocketListener, Transport, memory_listener,
 };
 use protosocket_server::ProtosocketServerConfig;
 use tokio::io::{AsyncReadExt, DuplexStream};
 
 use crate::common::{Client, Connector, Listener, Record, until};
 
-/// A listener whose peers must greet with a byte before they are served: `g` is good, `p` makes
-/// the handshake panic, and `e` makes it fail.
-pub(crate) struct Greeting<L>(pub(crate) L);
+/// Peers must greet with a byte before they are served: `g` is good, `p` makes the handshake panic,
+/// and `e` makes it fail.
+pub(crate) struct Greeting;
 
-type Handshake<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
+impl<S: Transport + Send> Establisher<S> for Greeting {
+    type Stream = S;
+    type Establish = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
 
-impl<L: Listener> SocketListener for Greeting<L> {
-    type Stream = L::Stream;
-    type Establish = Handshake<L::Stream>;
-
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Establish>>> {
-        let accepted = ready!(self.0.poll_accept(cx))?;
-        let Accepted { peer, establish } = accepted;
-        let establish = Box::pin(async move {
-            let mut stream = establish.await?;
+    fn establish(&self, mut stream: S) -> Self::Establish {
+        Box::pin(async move {
             match stream.read_u8().await? {
                 b'g' => Ok(stream),
                 b'p' => panic!("the test wants it"),
                 other => Err(io::Error::other(format!("greeted with {other}"))),
             }
-        });
-        Poll::Ready(Ok(Accepted { peer, establish }))
+        })
     }
 }
 
-fn greeting() -> (Greeting<MemoryListener>, protosocket::MemoryConnector) {
+/// What a server listens on for peers that must greet.
+pub(crate) fn greeted<L: Listener>(listener: L) -> Layered<L, Greeting> {
+    Layered::new(listener, Greeting)
+}
+
+fn greeting() -> (
+    Layered<MemoryListener, Greeting>,
+    protosocket::MemoryConnector,
+) {
     let (listener, connector) = memory_listener(1024);
-    (Greeting(listener), connector)
+    (greeted(listener), connector)
 }
 
 async fn connect(
@@ -65,7 +60,7 @@ async fn d13_a_handshake_that_never_ends_is_cut_by_handshake_timeout() {
     let address = "127.0.0.1:0".parse().expect("it is an address");
     let listener = TcpSocketListener::listen(address, TcpOptions::new()).expect("a port is free");
     let address = listener.local_address().expect("it is bound");
-    let server = Connector::new().serve(config, Greeting(listener));
+    let server = Connector::new().serve(config, greeted(listener));
 
     let mut silent = Client::connect(address).await;
     until(|| clock.next_alarm().is_some()).await;

@@ -7,7 +7,7 @@ use protosocket_server::ProtosocketServerConfig;
 
 use crate::{
     common::{Client, Connector, Event, Record, lock, until},
-    handshakes::Greeting,
+    handshakes::greeted,
 };
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn each_connection_is_opened_and_closed_or_refused_exactly_once() {
     let spawned = tasks.clone();
     let server = Connector::new()
         .spawning(move |connection| lock(&spawned).push(tokio::spawn(connection)))
-        .serve(config, Greeting(listener));
+        .serve(config, greeted(listener));
 
     let mut clients = Vec::new();
     for number in 0..60 {

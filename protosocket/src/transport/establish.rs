@@ -75,4 +75,12 @@ impl ConnectError {
             source: io::Error::new(io::ErrorKind::TimedOut, Deadline::Connect),
         }
     }
+
+    /// The connection was opened, and what stands on it could not be established in time.
+    pub fn handshake_timed_out(address: PeerAddress) -> Self {
+        Self {
+            address,
+            source: io::Error::new(io::ErrorKind::TimedOut, Deadline::Handshake),
+        }
+    }
 }

@@ -7,6 +7,9 @@ mod establish;
 use establish::within;
 pub use establish::{Accepted, ConnectError, SocketConnector, SocketListener};
 
+mod establisher;
+pub use establisher::{Establisher, Layered, LayeredEstablish};
+
 mod memory;
 pub use memory::{MemoryConnector, MemoryListener, memory_listener};
 
