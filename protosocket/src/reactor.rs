@@ -277,6 +277,8 @@ pub struct ReactorContext<'a, C: Codec> {
     send_buffer: &'a mut SendBuffer,
     limits: &'a SendLimits,
     now: Instant,
+    /// Of the message that is being handed over, in bytes.
+    message_size: usize,
     /// There was room for a message, and nothing has been sent since.
     has_room: bool,
     /// There is more to know than the reactor's answer: one of the two below.
@@ -299,6 +301,7 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
             send_buffer,
             limits,
             now,
+            message_size: 0,
             has_room: false,
             has_outcome: false,
             refused: 0,
@@ -414,6 +417,22 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     #[inline]
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// How large the inbound message at hand was on the wire, in bytes, framing included, as far as
+    /// its decoder consumed it at once; 0 outside of
+    /// [`on_inbound_message`](MessageReactor::on_inbound_message).
+    ///
+    /// A reactor that keeps messages bounds by it what they may hold.
+    #[inline]
+    pub fn message_size(&self) -> usize {
+        self.message_size
+    }
+
+    /// Tell of what size the next message is; for testing a reactor.
+    #[inline(always)]
+    pub fn set_message_size(&mut self, bytes: usize) {
+        self.message_size = bytes;
     }
 
     /// How many messages this context has refused.

@@ -92,7 +92,8 @@ fn most(step: usize) -> usize {
 /// What came of decoding once.
 #[derive(Debug)]
 pub(super) enum Step<M> {
-    Message(M),
+    /// A message, and how many bytes it was.
+    Message(M, usize),
     /// More input is needed.
     Starved,
     Failed(Box<DecodeError>),
@@ -382,10 +383,11 @@ impl ReceiveBuffer {
             Ok(Decoded::Message(message)) => {
                 // Of a large one a note is taken, and one of no bytes is refused.
                 if let Some(rest) = input.plain_rest()
-                    && (shown - rest.len()).wrapping_sub(1) < limit.min(LARGE)
+                    && let consumed = shown - rest.len()
+                    && consumed.wrapping_sub(1) < limit.min(LARGE)
                 {
                     window.unread = rest;
-                    return Step::Message(message);
+                    return Step::Message(message, consumed);
                 }
                 Ok(Decoded::Message(message))
             }
@@ -519,7 +521,7 @@ impl ReceiveBuffer {
             Decoded::Message(_) if consumed > limit => Err(too_large(consumed, limit)),
             Decoded::Message(message) => {
                 self.on_message(consumed);
-                Ok(Some(Step::Message(message)))
+                Ok(Some(Step::Message(message, consumed)))
             }
             Decoded::Skip(0) if consumed == 0 => Err(DecodeError::NoProgress("a skip of no bytes")),
             Decoded::Skip(count) => {
@@ -576,7 +578,7 @@ impl ReceiveBuffer {
             _ => Err(DecodeError::Truncated { left: 0 }),
         };
         match result {
-            Ok(Some(message)) => Step::Message(message),
+            Ok(Some((message, consumed))) => Step::Message(message, consumed),
             Ok(None) => Step::Starved,
             Err(error) => Step::Failed(Box::new(error)),
         }
@@ -587,7 +589,7 @@ impl ReceiveBuffer {
         &mut self,
         message: Option<M>,
         consumed: usize,
-    ) -> Result<Option<M>, DecodeError> {
+    ) -> Result<Option<(M, usize)>, DecodeError> {
         if message.is_some() && consumed == 0 {
             if self.completed_by_end {
                 return Err(DecodeError::NoProgress(
@@ -596,7 +598,7 @@ impl ReceiveBuffer {
             }
             self.completed_by_end = true;
         }
-        Ok(message)
+        Ok(message.map(|message| (message, consumed)))
     }
 
     /// Everything that was read and not decoded, between two polls.

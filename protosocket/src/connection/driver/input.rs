@@ -106,13 +106,13 @@ where
                 break Stop::Paused;
             }
             let codec = context.codec();
-            let message = match self.receive.decode(codec, &mut window, ended, limit) {
-                Step::Message(message) => message,
+            let (message, size) = match self.receive.decode(codec, &mut window, ended, limit) {
+                Step::Message(message, size) => (message, size),
                 Step::Failed(error) => break Stop::Failed(error),
                 Step::Starved if !ended || self.told_end_of_input => break Stop::Starved,
                 Step::Starved => {
                     match self.receive.decode_end(codec, std::mem::take(&mut window)) {
-                        Step::Message(message) => message,
+                        Step::Message(message, size) => (message, size),
                         Step::Starved => break Stop::Starved,
                         Step::Failed(error) => {
                             // What came before it is answered all the same.
@@ -123,6 +123,7 @@ where
                 }
             };
             self.stats.messages_in += 1;
+            context.set_message_size(size);
             let status = self.reactor.on_inbound_message(&mut context, message);
             if status != ReactorStatus::Continue || context.has_outcome() {
                 break Stop::Told(status);
