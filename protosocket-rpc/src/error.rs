@@ -65,10 +65,15 @@ pub enum Error {
     Encode(#[source] EncodeError),
     /// The stream's items were not taken as fast as they came.
     #[error(
-        "{0} items of the stream wait to be taken, and no more may (max_buffered_items), \
-         for longer than slow_consumer_grace"
+        "as many items of the stream as may wait to be taken, {max_items} (max_buffered_items) or \
+         {max_bytes} bytes (max_buffered_bytes), have waited for longer than slow_consumer_grace"
     )]
-    SlowConsumer(usize),
+    SlowConsumer {
+        /// The limit on their number.
+        max_items: usize,
+        /// The limit on their size, in bytes.
+        max_bytes: usize,
+    },
     /// The server ended a call without a response that was to have one: it takes it for a stream.
     #[error("the server ended the call without a response: to it, this is a stream")]
     NoResponse,
@@ -109,7 +114,7 @@ impl Error {
             | Self::DuplicateId(_)
             | Self::NotARequest(_)
             | Self::Encode(_)
-            | Self::SlowConsumer(_) => Blame::Local,
+            | Self::SlowConsumer { .. } => Blame::Local,
         }
     }
 
@@ -125,7 +130,7 @@ impl Error {
             | Self::NotARequest(_)
             | Self::Encode(_) => Execution::NeverSent,
             Self::CancelledRemotely
-            | Self::SlowConsumer(_)
+            | Self::SlowConsumer { .. }
             | Self::NoResponse
             | Self::UnknownControlCode(_) => Execution::MaybeExecuted,
         }
@@ -142,7 +147,7 @@ impl Error {
             Self::DuplicateId(_) => "duplicate_id",
             Self::NotARequest(_) => "not_a_request",
             Self::Encode(_) => "encode",
-            Self::SlowConsumer(_) => "slow_consumer",
+            Self::SlowConsumer { .. } => "slow_consumer",
             Self::NoResponse => "no_response",
             Self::UnknownControlCode(_) => "unknown_control_code",
         }

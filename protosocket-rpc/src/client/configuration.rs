@@ -10,6 +10,7 @@ use protosocket::{ConfigError, ConnectionConfig, Limits};
 /// | [`call_timeout`](Self::call_timeout) | 30 s | nobody waits for longer, and a lost answer is never forever |
 /// | [`stream_timeout`](Self::stream_timeout) | off | a subscription goes on for as long as it is wanted |
 /// | [`max_buffered_items`](Self::max_buffered_items) | 128 | some hundred microseconds of a fast stream |
+/// | [`max_buffered_bytes`](Self::max_buffered_bytes) | 8 MiB | as many items of 64 KiB |
 /// | [`slow_consumer`](Self::slow_consumer) | [`Pause`](SlowConsumer::Pause) | nothing is lost |
 /// | [`slow_consumer_grace`](Self::slow_consumer_grace) | 1 s | a task that can run does so within milliseconds, and other calls can wait for so long |
 /// | [`connection`](Self::connection) | [`Limits::client`] | |
@@ -20,12 +21,14 @@ pub struct Configuration {
     pub(super) call_timeout: Option<Duration>,
     pub(super) stream_timeout: Option<Duration>,
     pub(super) max_buffered_items: usize,
+    pub(super) max_buffered_bytes: usize,
     pub(super) slow_consumer: SlowConsumer,
     pub(super) slow_consumer_grace: Duration,
 }
 
-/// What becomes of a stream whose items are not taken, when
-/// [`max_buffered_items`](Configuration::max_buffered_items) of them wait.
+/// What becomes of a stream whose items are not taken, when as many of them wait as may
+/// ([`max_buffered_items`](Configuration::max_buffered_items),
+/// [`max_buffered_bytes`](Configuration::max_buffered_bytes)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SlowConsumer {
     /// The connection reads no more until some are taken. Nothing is lost, but all calls of this
@@ -57,6 +60,7 @@ impl Configuration {
             call_timeout: Some(Duration::from_secs(30)),
             stream_timeout: None,
             max_buffered_items: 128,
+            max_buffered_bytes: 8 * 1024 * 1024,
             slow_consumer: SlowConsumer::Pause,
             slow_consumer_grace: Duration::from_secs(1),
         }
@@ -117,7 +121,6 @@ impl Configuration {
     }
 
     /// How many items of a stream may wait to be taken: with so many, the connection reads no more.
-    /// They are counted, not weighed: streams of large items want less.
     ///
     /// An item waits from when it is decoded until its stream gives it. A stream fetches half of so
     /// many at a time, and those count, but for the first, until it has given the last of them.
@@ -132,6 +135,20 @@ impl Configuration {
         Ok(self)
     }
 
+    /// How large the items of a stream may be that wait to be taken, in bytes on the wire: with so
+    /// many, the connection reads no more. Sizes are rounded up for this, so that less may fit, though
+    /// not less than a third; and the last item may exceed it, so that any item passes.
+    ///
+    /// # Errors
+    /// Zero.
+    pub fn max_buffered_bytes(mut self, bytes: usize) -> Result<Self, ConfigError> {
+        if bytes == 0 {
+            return Err(ConfigError::zero("max_buffered_bytes"));
+        }
+        self.max_buffered_bytes = bytes;
+        Ok(self)
+    }
+
     /// What becomes of a stream whose items are not taken as fast as they come.
     #[must_use]
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
@@ -143,8 +160,7 @@ impl Configuration {
     /// [`slow_consumer`](Self::slow_consumer) is [`End`](SlowConsumer::End), by the connection's
     /// clock. Other calls wait for it at most so long at a time.
     ///
-    /// It begins when [`max_buffered_items`](Self::max_buffered_items) wait, and is over when some of
-    /// them are taken. One read brings hundreds of items before the task that awaits them can run,
+    /// It begins when as many items wait as may, and is over when some of them are taken. One read brings hundreds of items before the task that awaits them can run,
     /// so there has to be some time.
     ///
     /// # Errors

@@ -40,6 +40,10 @@ where
     /// How long a stream may be full before it is ended, if that is the policy.
     grace: Option<Duration>,
     max_buffered_items: usize,
+    max_buffered_bytes: usize,
+    /// An item weighs one more than its size without so many bits: as many of any size fill a stream as
+    /// `max_buffered_items` and `max_buffered_bytes` want.
+    item_bits: u32,
     /// The calls that are in flight, by their place in the table.
     calls: Vec<Tracked>,
     in_flight: usize,
@@ -93,7 +97,7 @@ struct Tracked {
     deadline: Option<Instant>,
     /// As the how manieth message of the connection the request was encoded; 0 if it was not.
     encoded: u64,
-    /// How many items of a stream certainly have room.
+    /// For what weight of items of a stream there certainly is room.
     credit: usize,
 }
 
@@ -131,6 +135,7 @@ where
             configuration.max_concurrent_calls,
             configuration.max_buffered_items,
         ));
+        let unit = configuration.max_buffered_bytes / configuration.max_buffered_items;
         let reactor = Self {
             table: table.clone(),
             grace: match configuration.slow_consumer {
@@ -138,6 +143,8 @@ where
                 SlowConsumer::End => Some(configuration.slow_consumer_grace),
             },
             max_buffered_items: configuration.max_buffered_items,
+            max_buffered_bytes: configuration.max_buffered_bytes,
+            item_bits: unit.max(1).ilog2(),
             calls: Vec::new(),
             in_flight: 0,
             requests: VecDeque::new(),
@@ -200,8 +207,12 @@ where
 
     /// The call at `index` goes on with this.
     #[inline(always)]
-    fn bring(&mut self, index: u32, what: What<<C as Decoder>::Message>) {
-        self.arrivals.push(Arrival { index, what });
+    fn bring(&mut self, index: u32, weight: u32, what: What<<C as Decoder>::Message>) {
+        self.arrivals.push(Arrival {
+            index,
+            weight,
+            what,
+        });
         if self.arrivals.len() >= ARRIVALS {
             self.deliver();
         }
@@ -211,7 +222,7 @@ where
     #[inline(always)]
     fn finish(&mut self, index: u32, what: What<<C as Decoder>::Message>) {
         self.forget(index);
-        self.bring(index, what);
+        self.bring(index, 0, what);
     }
 
     /// The call at `index` ends with `error`, before the server has ended it. It is told.
@@ -239,16 +250,17 @@ where
         }
     }
 
-    /// An item has come for the stream at `index`.
+    /// An item of so many bytes has come for the stream at `index`.
     #[inline]
-    fn on_item(&mut self, index: u32, item: <C as Decoder>::Message) {
+    fn on_item(&mut self, index: u32, size: usize, item: <C as Decoder>::Message) {
+        let weight = u32::try_from(1 + (size >> self.item_bits)).unwrap_or(u32::MAX);
         let call = &mut self.calls[index as usize];
         debug_assert!(call.credit > 0, "nothing is decoded while a stream is full");
-        call.credit = call.credit.saturating_sub(1);
+        call.credit = call.credit.saturating_sub(weight as usize);
         if call.credit == 0 {
             self.full = Some(index);
         }
-        self.bring(index, What::Response(item));
+        self.bring(index, weight, What::Response(item));
     }
 
     /// Wait until the stream at `index` has room for an item.
@@ -282,7 +294,11 @@ where
         if let Some(index) = self.full
             && self.table.room(index) == 0
         {
-            self.give_up(index, Error::SlowConsumer(self.max_buffered_items));
+            let error = Error::SlowConsumer {
+                max_items: self.max_buffered_items,
+                max_bytes: self.max_buffered_bytes,
+            };
+            self.give_up(index, error);
         }
         self.paused_since = None;
     }
@@ -335,7 +351,7 @@ where
                 kind: submission.kind,
                 deadline,
                 encoded: 0,
-                credit: self.table.items(),
+                credit: self.table.capacity(),
             };
             self.in_flight += 1;
         }
@@ -490,7 +506,7 @@ where
     #[inline]
     fn on_inbound_message(
         &mut self,
-        _: &mut ReactorContext<'_, C>,
+        context: &mut ReactorContext<'_, C>,
         message: Self::Inbound,
     ) -> ReactorStatus {
         self.has_heard = true;
@@ -507,7 +523,9 @@ where
             (ProtosocketControlCode::Normal, Kind::Unary) => {
                 self.finish(index, What::Response(message));
             }
-            (ProtosocketControlCode::Normal, Kind::Streaming) => self.on_item(index, message),
+            (ProtosocketControlCode::Normal, Kind::Streaming) => {
+                self.on_item(index, context.message_size(), message);
+            }
             (ProtosocketControlCode::End, _) => self.finish(index, What::End),
             (ProtosocketControlCode::Cancel, _) => {
                 self.finish(index, What::Failure(Error::CancelledRemotely));

@@ -25,8 +25,8 @@ pub(super) struct Table<Request, Response> {
     max_calls: usize,
     /// What ids of the same place differ by: the smallest power of two that tells all places apart.
     id_step: u64,
-    /// How many items of a stream the table and its consumer hold together.
-    items: usize,
+    /// How much the items of a stream may weigh that the table and its consumer hold together.
+    capacity: usize,
 }
 
 struct State<Request, Response> {
@@ -79,7 +79,9 @@ enum Call<Response> {
 struct Streaming<Response> {
     waker: Option<Waker>,
     items: VecDeque<Response>,
-    /// How many items its consumer has fetched and not given, at most.
+    /// What they weigh.
+    weight: usize,
+    /// What the items weigh that its consumer has fetched and not given, at most.
     fetched: usize,
     /// `Ok` if the stream is complete.
     end: Option<Result<(), Error>>,
@@ -106,6 +108,8 @@ pub(super) struct Submission<Request> {
 /// What the connection brings for the call at `index`, and then whom it has to wake for it.
 pub(super) struct Arrival<Response> {
     pub(super) index: u32,
+    /// What an item weighs.
+    pub(super) weight: u32,
     pub(super) what: What<Response>,
 }
 
@@ -128,7 +132,7 @@ pub(super) struct Errands {
 }
 
 impl<Request: Message, Response: Message> Table<Request, Response> {
-    pub(super) fn new(max_calls: usize, max_buffered_items: usize) -> Self {
+    pub(super) fn new(max_calls: usize, capacity: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 places: Vec::new(),
@@ -147,13 +151,13 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             room: Notify::new(),
             max_calls,
             id_step: max_calls.next_power_of_two() as u64,
-            items: max_buffered_items,
+            capacity,
         }
     }
 
-    /// How many items of a stream may wait at most.
-    pub(super) fn items(&self) -> usize {
-        self.items
+    /// How much the items of a stream may weigh that wait.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// The place in the table that `id` names, if it was not chosen by a caller.
@@ -224,6 +228,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             (Kind::Streaming, late) => Call::Streaming(Box::new(Streaming {
                 waker: None,
                 items: VecDeque::new(),
+                weight: 0,
                 fetched: 0,
                 end: late.map(Err),
             })),
@@ -315,7 +320,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
     }
 
     /// Move items that have come into `batch`, which is empty, and of which one is given at once:
-    /// no more than half of those that may wait, so that others can come while they are used.
+    /// no more than half of what may wait, so that others can come while they are used.
     /// `None` if the stream goes on, and its end if it is over; then its place is free.
     pub(super) fn poll_items(
         &self,
@@ -333,17 +338,23 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             let Streaming {
                 waker,
                 items,
+                weight,
                 fetched,
                 end,
             } = &mut **stream;
             *fetched = 0;
             if !items.is_empty() {
-                let most = self.items.div_ceil(2);
-                match items.len() <= most {
-                    true => mem::swap(items, batch),
-                    false => batch.extend(items.drain(..most)),
+                // Each is taken for what they weigh on average.
+                let each = *weight / items.len();
+                match (self.capacity.div_ceil(2) / each).max(1) {
+                    most if items.len() <= most => mem::swap(items, batch),
+                    most => batch.extend(items.drain(..most)),
                 }
-                *fetched = batch.len() - 1;
+                *fetched = (batch.len() - 1) * each;
+                *weight = match items.is_empty() {
+                    true => 0,
+                    false => *weight - batch.len() * each,
+                };
                 let connection = match paused {
                     true => state.resume(),
                     false => None,
@@ -477,7 +488,10 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
                 }
                 Call::Streaming(stream) => {
                     match mem::replace(&mut arrival.what, What::Wake(stream.waker.take())) {
-                        What::Response(item) => stream.items.push_back(item),
+                        What::Response(item) => {
+                            stream.items.push_back(item);
+                            stream.weight += arrival.weight as usize;
+                        }
                         What::Failure(error) => stream.end = Some(Err(error)),
                         What::End | What::Wake(_) => stream.end = Some(Ok(())),
                     }
@@ -519,13 +533,13 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         self.lock().ids.hear(id, ends);
     }
 
-    /// How many items of the stream at `index` can still be brought. If there is none, the
-    /// connection is woken when there is.
+    /// How much more items of the stream at `index` may weigh. If it is nothing, the connection is woken
+    /// when that has changed.
     pub(super) fn poll_room(&self, index: u32, cx: &mut Context<'_>) -> Poll<usize> {
         let mut fresh = None;
         loop {
             let mut state = self.lock();
-            let left = state.items_left(index, self.items);
+            let left = state.room(index, self.capacity);
             if left > 0 {
                 return Poll::Ready(left);
             }
@@ -540,9 +554,9 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
         }
     }
 
-    /// How many items of the stream at `index` can still be brought.
+    /// How much more items of the stream at `index` may weigh.
     pub(super) fn room(&self, index: u32) -> usize {
-        self.lock().items_left(index, self.items)
+        self.lock().room(index, self.capacity)
     }
 
     /// Take no more calls: they are told `error`.
@@ -690,11 +704,11 @@ impl<Request: Message, Response: Message> State<Request, Response> {
         self.connection.take()
     }
 
-    fn items_left(&self, index: u32, most: usize) -> usize {
+    fn room(&self, index: u32, capacity: usize) -> usize {
         match &self.places[index as usize].call {
-            Call::Streaming(stream) => most.saturating_sub(stream.items.len() + stream.fetched),
+            Call::Streaming(stream) => capacity.saturating_sub(stream.weight + stream.fetched),
             // Nobody will take them, and they are dropped as they come.
-            _ => most,
+            _ => capacity,
         }
     }
 }

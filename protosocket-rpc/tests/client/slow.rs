@@ -64,6 +64,36 @@ fn d10_a_slow_consumer_pauses_its_connection() {
 }
 
 #[test]
+fn d10_items_that_wait_are_weighed() {
+    const SIZE: usize = 10_000;
+    for (bytes, fits) in [(1, 1), (SIZE, 1), (10 * SIZE, 10), (100 * SIZE, 100)] {
+        let configuration = Configuration::new().max_buffered_bytes(bytes).unwrap();
+        let mut called = Called::configured(configuration);
+        let mut stream = called.stream("a");
+        let id = called.asked("a");
+        called.answer((0..300).map(|_| Text::new(id, NORMAL, "x".repeat(SIZE))));
+        called.answer([Text::ended(id)]);
+        let heard = |called: &Called| {
+            let heard = called.connection.connection().stats().messages_in as usize;
+            heard.min(300)
+        };
+        assert!(3 * heard(&called) >= fits, "what fits is taken");
+        for taken in 0..300 {
+            // The last of them may exceed the limit.
+            let waiting = heard(&called) - taken;
+            assert!(waiting <= fits + 1, "{waiting} wait where {fits} fit");
+            let item = stream.poll_next();
+            assert!(
+                matches!(item, std::task::Poll::Ready(Some(Ok(_)))),
+                "{taken}: {item:?}"
+            );
+            called.settle();
+        }
+        assert_eq!(stream.take(), ["end"]);
+    }
+}
+
+#[test]
 fn d10_a_slow_consumer_is_ended_after_the_grace_where_that_is_the_policy() {
     for limit in [1, 2, 3, 100, 128] {
         let mut called = buffering(limit, SlowConsumer::End);
@@ -88,7 +118,11 @@ fn d10_a_slow_consumer_is_ended_after_the_grace_where_that_is_the_policy() {
         );
         assert_eq!(taken[kept.len()..], ["slow_consumer", "end"]);
     }
-    assert_eq!(Error::SlowConsumer(1).blame(), Blame::Local);
+    let error = Error::SlowConsumer {
+        max_items: 1,
+        max_bytes: 2,
+    };
+    assert_eq!(error.blame(), Blame::Local);
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn run(random: &mut Random) {
                 let is_fair = match error {
                     // What is refused is not heard by the service.
                     Error::CancelledRemotely => was_heard || rpcs == 1,
-                    Error::SlowConsumer(_) => policy == SlowConsumer::End && was_heard,
+                    Error::SlowConsumer { .. } => policy == SlowConsumer::End && was_heard,
                     Error::DeadlineExceeded { .. } => true,
                     Error::ConnectionLost { .. } | Error::Draining => !is_calm,
                     _ => false,
