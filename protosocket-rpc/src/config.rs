@@ -7,6 +7,7 @@ use protosocket::ConfigError;
 /// | setting | default | why |
 /// |---|---|---|
 /// | [`max_concurrent_rpcs`](Self::max_concurrent_rpcs) | 4,096 | as many as there may be answers in a send buffer ([`SendLimits::DEFAULT`](protosocket::SendLimits::DEFAULT)) |
+/// | [`max_waiting_bytes`](Self::max_waiting_bytes) | 1 MiB | as many bytes as of answers may be in a send buffer |
 /// | [`end_of_input_timeout`](Self::end_of_input_timeout) | 30 s | as long as a client waits for an answer by default |
 ///
 /// Zero and nonsense are refused when a server or a reactor is configured with them
@@ -15,6 +16,7 @@ use protosocket::ConfigError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RpcServerConfig {
     max_concurrent_rpcs: usize,
+    max_waiting_bytes: usize,
     end_of_input_timeout: Option<Duration>,
 }
 
@@ -26,11 +28,24 @@ impl RpcServerConfig {
     /// cancellations before it are heard. If all of them are really running, it is refused: its
     /// client is sent a cancellation.
     ///
-    /// It bounds memory together with `max_message_size`: each rpc may hold a request of that size,
-    /// and so may the call that waits.
+    /// It bounds memory together with `max_message_size`: each rpc may hold a request of that size
+    /// while it runs. Those that wait to be polled are bounded by
+    /// [`max_waiting_bytes`](Self::max_waiting_bytes).
     #[must_use]
     pub fn max_concurrent_rpcs(mut self, rpcs: usize) -> Self {
         self.max_concurrent_rpcs = rpcs;
+        self
+    }
+
+    /// How large the requests of one connection may be that wait to be polled for the first time, in
+    /// bytes on the wire.
+    ///
+    /// They wait while the client does not read the answers to earlier ones, or while other rpcs have
+    /// their turns. Beyond that the next call waits until each of them has had its turn, and the input
+    /// pauses behind it. The last one may exceed it, so that a request of any size is carried out.
+    #[must_use]
+    pub fn max_waiting_bytes(mut self, bytes: usize) -> Self {
+        self.max_waiting_bytes = bytes;
         self
     }
 
@@ -52,6 +67,11 @@ impl RpcServerConfig {
         self.max_concurrent_rpcs
     }
 
+    /// The limit on the bytes of requests that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.max_waiting_bytes
+    }
+
     /// How long nothing may be answered after the end of the input.
     pub(crate) fn patience(&self) -> Option<Duration> {
         self.end_of_input_timeout
@@ -68,6 +88,7 @@ impl RpcServerConfig {
                 "max_concurrent_rpcs",
                 "is above 4,294,967,295, which no memory has room for",
             )),
+            _ if self.max_waiting_bytes == 0 => Err(ConfigError::zero("max_waiting_bytes")),
             _ if self.end_of_input_timeout == Some(Duration::ZERO) => {
                 Err(ConfigError::zero("end_of_input_timeout"))
             }
@@ -80,6 +101,7 @@ impl Default for RpcServerConfig {
     fn default() -> Self {
         Self {
             max_concurrent_rpcs: 4096,
+            max_waiting_bytes: 1024 * 1024,
             end_of_input_timeout: Some(Duration::from_secs(30)),
         }
     }
@@ -97,6 +119,9 @@ mod tests {
             let error = config.validate().unwrap_err().to_string();
             assert!(error.starts_with("max_concurrent_rpcs"), "{error}");
         }
+        let config = RpcServerConfig::default().max_waiting_bytes(0);
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.starts_with("max_waiting_bytes"), "{error}");
         let config = RpcServerConfig::default().end_of_input_timeout(Duration::ZERO);
         let error = config.validate().unwrap_err().to_string();
         assert!(error.starts_with("end_of_input_timeout"), "{error}");

@@ -36,7 +36,10 @@ pub struct RpcReactor<S: ConnectionService> {
     service: S,
     rpcs: Rpcs<S::UnaryFutureType, S::StreamType>,
     max_rpcs: usize,
-    /// A request beyond that, until it is known whether there will be a place for it. The messages
+    max_waiting_bytes: usize,
+    /// How large the requests are that began to wait since there last were none.
+    waiting_bytes: usize,
+    /// A request beyond these limits, until it is known whether there will be a place for it. The messages
     /// before it are heard, those behind it wait.
     parked: Option<S::Request>,
     stats: RpcStats,
@@ -80,6 +83,8 @@ impl<S: ConnectionService> RpcReactor<S> {
             service,
             rpcs: Rpcs::new(),
             max_rpcs: config.concurrent_rpcs(),
+            max_waiting_bytes: config.waiting_bytes(),
+            waiting_bytes: 0,
             parked: None,
             stats: RpcStats::default(),
             given_up: 0,
@@ -103,14 +108,23 @@ impl<S: ConnectionService> RpcReactor<S> {
         if self.rpcs.len() < self.max_rpcs {
             return self.begin(context, id, request);
         }
-        // LIMIT: those that wait for room, or for their turn, are given it before another call is
-        // taken or refused.
-        self.rpcs.owe_turns();
-        if self.rpcs.owes_turns() {
-            self.parked = Some(request);
-            return ReactorStatus::Continue;
+        match self.park(request) {
+            Some(_) => self.refuse(context, id),
+            None => ReactorStatus::Continue,
         }
-        self.refuse(context, id)
+    }
+
+    /// Let a request wait until those have had their turns that wait for room or for their turn, unless
+    /// there are none.
+    #[cold]
+    fn park(&mut self, request: S::Request) -> Option<S::Request> {
+        // LIMIT: they are given it before another call is taken or refused.
+        self.rpcs.owe_turns();
+        if !self.rpcs.owes_turns() {
+            return Some(request);
+        }
+        self.parked = Some(request);
+        None
     }
 
     /// Begin or refuse the request that waits, if it is known which of them.
@@ -118,7 +132,11 @@ impl<S: ConnectionService> RpcReactor<S> {
     fn take_parked(&mut self, context: &mut Answers<'_, S>) -> Option<ReactorStatus> {
         self.parked.as_ref()?;
         let has_place = self.rpcs.len() < self.max_rpcs;
-        if !has_place && self.rpcs.owes_turns() {
+        let may_wait = self.waiting_bytes < self.max_waiting_bytes;
+        if !self.rpcs.owes_turns() {
+            // Those that waited have had their turns.
+            self.waiting_bytes = 0;
+        } else if !has_place || !may_wait {
             return None;
         }
         let request = self.parked.take()?;
@@ -138,9 +156,32 @@ impl<S: ConnectionService> RpcReactor<S> {
         request: S::Request,
     ) -> ReactorStatus {
         // Those that wait come first.
-        let is_next = !self.rpcs.have_turns() && !context.room().is_empty();
+        if self.rpcs.have_turns() || context.room().is_empty() {
+            return self.begin_later(context, id, request);
+        }
         let service = &mut self.service;
-        let turn = self.rpcs.start(id, is_next, || service.new_rpc(request));
+        let turn = self.rpcs.start(id, true, || service.new_rpc(request));
+        self.stats.started += 1;
+        self.answer(context, id, turn)
+    }
+
+    /// Begin an rpc that waits for its turn, unless too much waits already.
+    #[inline(never)]
+    fn begin_later(
+        &mut self,
+        context: &mut Answers<'_, S>,
+        id: u64,
+        mut request: S::Request,
+    ) -> ReactorStatus {
+        if self.waiting_bytes >= self.max_waiting_bytes {
+            match self.park(request) {
+                Some(back) => request = back,
+                None => return ReactorStatus::Continue,
+            }
+        }
+        self.waiting_bytes = self.waiting_bytes.saturating_add(context.message_size());
+        let service = &mut self.service;
+        let turn = self.rpcs.start(id, false, || service.new_rpc(request));
         self.stats.started += 1;
         self.answer(context, id, turn)
     }
@@ -329,6 +370,7 @@ impl<S: ConnectionService> MessageReactor for RpcReactor<S> {
                 return Poll::Ready(Some(()));
             }
             let Some((id, turn)) = self.rpcs.take_turn() else {
+                self.waiting_bytes = 0;
                 if has_sent {
                     return Poll::Ready(Some(()));
                 }

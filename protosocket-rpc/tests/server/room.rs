@@ -64,6 +64,43 @@ fn a_stream_stops_where_the_client_stops_reading() {
 }
 
 #[test]
+fn requests_that_wait_for_room_are_bounded_in_bytes() {
+    const SIZE: usize = 10_000;
+    let text = format!("echo {}", "x".repeat(SIZE));
+    for fits in [1, 5, 50] {
+        let config = limit(1000).max_waiting_bytes(fits * SIZE);
+        let mut server = Served::with(Setup::bulk(SIZE), config);
+        server.peer.set_window(0);
+        server.send_at_once(calls(1..=200, &text));
+        // One is answered into the send buffer, one exceeds the limit, and one stands before the rest.
+        let taken = server.connection().stats().messages_in as usize;
+        assert!(
+            (fits..=fits + 3).contains(&taken),
+            "{taken} where {fits} fit"
+        );
+        read(&mut server, usize::MAX);
+        let said = server.said().len();
+        assert_eq!(said, 200, "all are answered when the client reads");
+    }
+}
+
+#[test]
+fn calls_that_wait_for_themselves_do_not_hold_up_others() {
+    let text = format!("wait {}", "x".repeat(10_000));
+    let mut server = Served::with(Setup::bulk(BARE), limit(100).max_waiting_bytes(1));
+    server.peer.set_window(0);
+    server.call(100, "echo");
+    // Without room they are not polled, and nothing but the first of them is taken.
+    server.send_at_once(calls(1..=10, &text));
+    assert_eq!(server.in_flight(), 2);
+    // With room all of them are, one after the other, and none of them has anything to say.
+    read(&mut server, usize::MAX);
+    assert_eq!(server.in_flight(), 10);
+    server.call(11, "echo");
+    assert_eq!(server.said(), ["100:", "11:"]);
+}
+
+#[test]
 fn d10_a_client_that_never_reads_ends_by_its_deadline() {
     let mut server = crowded(4);
     server.call(1, "count 1000000");
