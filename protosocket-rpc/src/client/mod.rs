@@ -34,7 +34,9 @@
 //! caller enters its call and wakes the connection, which takes all that were entered at once, and
 //! brings answers back many at a time. The id of a call says where in the table it stands, and in
 //! which use of that place, so that an answer finds its call without a search, and a late answer
-//! finds nobody.
+//! finds nobody. When many callers were answered at once and the first of them has begun another call,
+//! the connection waits until the others have had their turn, so that what they begin is written
+//! together: a runtime of many threads would otherwise run the connection after each of them.
 
 mod completion;
 pub use completion::{StreamingCompletion, UnaryCompletion};
@@ -44,6 +46,8 @@ pub use configuration::{Configuration, SlowConsumer};
 
 mod connect;
 pub use connect::{connect, over};
+
+mod gather;
 
 mod ids;
 

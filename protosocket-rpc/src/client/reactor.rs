@@ -14,6 +14,7 @@ use protosocket::{
 
 use super::{
     Configuration, RpcClient, SlowConsumer,
+    gather::Gather,
     panics::Panics,
     table::{Arrival, Kind, Submission, Table, What},
 };
@@ -58,6 +59,9 @@ where
     /// are, so that nothing is added to them while there is no room.
     cancels: VecDeque<u64>,
     arrivals: Vec<Arrival<<C as Decoder>::Message>>,
+    /// How many callers were woken since calls were last begun: they may begin others.
+    expected: usize,
+    gather: Gather,
     /// Ids to which a late response may come.
     given_up: Vec<(u64, Kind)>,
     abandoned: Vec<u32>,
@@ -151,6 +155,8 @@ where
             stale: 0,
             cancels: VecDeque::new(),
             arrivals: Vec::new(),
+            expected: 0,
+            gather: Gather::new(),
             given_up: Vec::new(),
             abandoned: Vec::new(),
             tickets: 0,
@@ -318,6 +324,7 @@ where
         // Without the lock: what nobody wanted is dropped here, and tasks may be woken on the spot.
         panics.contain(self.arrivals.drain(..), |arrival| {
             if let What::Wake(Some(waker)) = arrival.what {
+                self.expected += 1;
                 waker.wake();
             }
         });
@@ -329,7 +336,15 @@ where
     fn exchange(&mut self, cx: &mut Context<'_>, now: Instant) {
         let known = self.requests.len();
         let (requests, abandoned) = (&mut self.requests, &mut self.abandoned);
-        let errands = (self.table).exchange(requests, abandoned, self.unmatched, cx);
+        let errands = (self.table).exchange(requests, abandoned, self.unmatched, self.expected, cx);
+        let begun = self.requests.len() - known;
+        if errands.is_early {
+            self.expected -= begun;
+            self.gather.begin(cx);
+        } else if !self.requests.is_empty() {
+            // Nobody has followed, or all have.
+            self.expected = 0;
+        }
         self.is_closing |= errands.is_deserted;
         self.has_chosen_ids = errands.has_chosen_ids;
         for submission in self.requests.iter_mut().skip(known) {
@@ -552,7 +567,9 @@ where
         // there are clients.
         if !self.is_over {
             self.deliver();
-            self.exchange(cx, context.now());
+            if !self.gather.is_on() {
+                self.exchange(cx, context.now());
+            }
             self.send_cancels(context);
         }
         ReactorStatus::Continue
@@ -566,7 +583,7 @@ where
         let Some(cancelled) = self.send_cancels(context) else {
             return Poll::Pending;
         };
-        let sent = cancelled | self.send_requests(context);
+        let sent = cancelled | (!self.gather.is_on() && self.send_requests(context));
         // Those that cannot be encoded are told.
         self.deliver();
         let is_done = self.requests.is_empty() && self.cancels.is_empty();

@@ -125,6 +125,8 @@ pub(super) enum What<Response> {
 
 /// What the connection takes along.
 pub(super) struct Errands {
+    /// Others that are expected have not had their turn, and wake nobody.
+    pub(super) is_early: bool,
     /// No handle is left that could begin a call.
     pub(super) is_deserted: bool,
     /// A caller has chosen an id.
@@ -430,18 +432,26 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
 
     // What the connection does.
 
-    /// Take what callers have entered, tell how many responses were `unmatched`, and register for what they will.
+    /// Take what callers have entered, tell how many responses were `unmatched`, and register for what
+    /// they will, unless some have begun calls and fewer than were `expected`.
     pub(super) fn exchange(
         &self,
         submitted: &mut VecDeque<Submission<Request>>,
         abandoned: &mut Vec<u32>,
         unmatched: u64,
+        expected: usize,
         cx: &mut Context<'_>,
     ) -> Errands {
         let mut fresh = None;
         loop {
             let mut state = self.lock();
-            let Some(stale) = keep(&mut state.connection, &mut fresh, cx) else {
+            let has_begun = 1..expected;
+            let is_early = has_begun.contains(&state.submitted.len());
+            let kept = match is_early {
+                true => Some(state.connection.take()),
+                false => keep(&mut state.connection, &mut fresh, cx),
+            };
+            let Some(stale) = kept else {
                 drop(state);
                 fresh = Some(cx.waker().clone());
                 continue;
@@ -453,6 +463,7 @@ impl<Request: Message, Response: Message> Table<Request, Response> {
             mem::swap(abandoned, &mut state.abandoned);
             state.unmatched = unmatched;
             let errands = Errands {
+                is_early,
                 is_deserted: state.is_deserted,
                 has_chosen_ids: state.has_chosen_ids,
             };

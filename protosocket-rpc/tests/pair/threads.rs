@@ -1,16 +1,27 @@
 //! Callers on several threads.
 
-use std::{future::poll_fn, pin::Pin, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_core::Stream;
-use protosocket::{MemoryListener, SocketListener, memory_listener};
+use protosocket::{MemoryListener, SocketListener, Transport, memory_listener};
 use protosocket_rpc::{
     Error,
-    client::{Configuration, RpcClient, StreamingCompletion, connect},
+    client::{self, Configuration, RpcClient, StreamingCompletion, connect},
     server::{RpcConnection, RpcConnector, SocketRpcServer, SocketService},
 };
 use protosocket_server::ProtosocketServerConfig;
 use protosocket_testkit::{Random, within};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use crate::{
     service::{Heard, Service},
@@ -144,4 +155,90 @@ async fn ten_thousand_mixed_calls_from_all_threads_all_end_as_they_should() {
     assert!(heard.values().all(|times| *times == 1), "each once");
     let report = within(handle.drain(Duration::from_secs(10))).await;
     assert!(report.is_clean(), "{report}");
+}
+
+/// A pipe that counts how often it is written into.
+struct Counted {
+    pipe: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Transport for Counted {}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.pipe).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
+/// This runtime runs the task that was woken last first, which is the connection, as soon as the
+/// first of many callers has begun its next call. The others are waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn calls_of_callers_that_were_answered_together_are_written_together() {
+    const CALLERS: usize = 64;
+    const CALLS: usize = 100;
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let near = Counted {
+        pipe: near,
+        writes: writes.clone(),
+    };
+    let (client, connection) = client::over(near, TextCodec, &Configuration::new());
+    let connection = tokio::spawn(connection);
+    tokio::spawn(async move {
+        // Answers all callers at once, with what they have asked.
+        let mut far = far;
+        let mut bytes = vec![0; CALLERS * (2 + 9 + "again".len())];
+        for _ in 0..CALLS {
+            far.read_exact(&mut bytes).await.unwrap();
+            far.write_all(&bytes).await.unwrap();
+        }
+    });
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for _ in 0..CALLS {
+                    let request = Text::new(0, NORMAL, "again");
+                    assert_eq!(
+                        client.send_unary(request).unwrap().await.unwrap().text,
+                        "again"
+                    );
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    drop(client);
+    connection.await.unwrap();
+    let writes = writes.load(Ordering::Relaxed);
+    assert!(
+        writes <= 4 * CALLS,
+        "{writes} writes for {CALLS} calls of {CALLERS} callers each"
+    );
 }
