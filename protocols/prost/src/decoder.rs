@@ -91,24 +91,35 @@ impl<M: Message + Default> ProstDecoder<M> {
         self
     }
 
-    /// The message in `bytes`, which stays where it is.
+    /// Read `bytes`, which stay where they are, into `message`.
+    // Into a message that stays where it is: the tag of a result can lie in a field of the message, such
+    // as a `bool`, and then moving it costs more than reading it.
     #[inline]
-    fn read_borrowed(&self, bytes: &[u8]) -> Result<M, DecodeError> {
+    fn read_borrowed(&self, message: &mut M, bytes: &[u8]) -> Result<(), DecodeError> {
         // As many bytes hold no more values than half as many again: a value takes a byte, except that
         // prost steps over nothing at the end of an unknown field that was a number, a group or empty,
         // behind two values of the field's own. So these need not be counted.
         if bytes.len() <= self.max_values / 2 {
             let refused = |error| self.refused(bytes.len(), Some(error), false);
-            return M::decode(Plain(bytes)).map_err(refused);
+            return message.merge(Plain(bytes)).map_err(refused);
         }
-        self.read(Fields::borrowed(bytes, self.max_values), bytes.len())
+        self.read(
+            message,
+            Fields::borrowed(bytes, self.max_values),
+            bytes.len(),
+        )
     }
 
-    /// The message of `length` bytes that `fields` hold.
+    /// Read the `length` bytes that `fields` hold into `message`.
     #[inline]
-    fn read<B: Buf>(&self, mut fields: Fields<B>, length: usize) -> Result<M, DecodeError> {
-        match M::decode(&mut fields) {
-            Ok(message) if !fields.is_exhausted() => Ok(message),
+    fn read<B: Buf>(
+        &self,
+        message: &mut M,
+        mut fields: Fields<B>,
+        length: usize,
+    ) -> Result<(), DecodeError> {
+        match message.merge(&mut fields) {
+            Ok(()) if !fields.is_exhausted() => Ok(()),
             result => Err(self.refused(length, result.err(), fields.is_exhausted())),
         }
     }
@@ -161,15 +172,15 @@ impl<M: Message + Default> Decoder for ProstDecoder<M> {
         if input.len() < total {
             return Ok(Decoded::Need(total));
         }
-        let message = if length < OWN_BUFFER {
-            let message = self.read_borrowed(&input.bytes()[prefix..total])?;
+        let mut message = M::default();
+        if length < OWN_BUFFER {
+            self.read_borrowed(&mut message, &input.bytes()[prefix..total])?;
             input.advance(total);
-            message
         } else {
             input.advance(prefix);
             let bytes = input.take(length);
-            self.read(Fields::shared(bytes, self.max_values), length)?
-        };
+            self.read(&mut message, Fields::shared(bytes, self.max_values), length)?;
+        }
         Ok(Decoded::Message(message))
     }
 }

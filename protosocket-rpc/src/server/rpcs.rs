@@ -380,7 +380,7 @@ where
     S: Stream<Item = M>,
     M: Message,
 {
-    #[inline]
+    #[inline(always)]
     fn poll(&mut self) -> Turn<M> {
         let mut cx = Context::from_waker(&self.waker);
         match self.rpc.as_mut().as_pin_mut().map(Either::as_pin_mut) {
