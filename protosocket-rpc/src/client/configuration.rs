@@ -9,8 +9,8 @@ use protosocket::{ConfigError, ConnectionConfig, Limits};
 /// | [`max_concurrent_calls`](Self::max_concurrent_calls) | 4,096 | as many as a server of this crate carries out at a time |
 /// | [`call_timeout`](Self::call_timeout) | 30 s | nobody waits for longer, and a lost answer is never forever |
 /// | [`stream_timeout`](Self::stream_timeout) | off | a subscription goes on for as long as it is wanted |
-/// | [`max_buffered_items`](Self::max_buffered_items) | 128 | some hundred microseconds of a fast stream |
-/// | [`max_buffered_bytes`](Self::max_buffered_bytes) | 8 MiB | as many items of 64 KiB |
+/// | [`max_buffered_items`](Self::max_buffered_items) | 1,024 | what one read brings of small ones, so that a consumer that keeps up is never waited for |
+/// | [`max_buffered_bytes`](Self::max_buffered_bytes) | 8 MiB | as many items of 8 KiB |
 /// | [`slow_consumer`](Self::slow_consumer) | [`Pause`](SlowConsumer::Pause) | nothing is lost |
 /// | [`slow_consumer_grace`](Self::slow_consumer_grace) | 1 s | a task that can run does so within milliseconds, and other calls can wait for so long |
 /// | [`connection`](Self::connection) | [`Limits::client`] | |
@@ -59,7 +59,7 @@ impl Configuration {
             max_concurrent_calls: 4096,
             call_timeout: Some(Duration::from_secs(30)),
             stream_timeout: None,
-            max_buffered_items: 128,
+            max_buffered_items: 1024,
             max_buffered_bytes: 8 * 1024 * 1024,
             slow_consumer: SlowConsumer::Pause,
             slow_consumer_grace: Duration::from_secs(1),
