@@ -75,7 +75,10 @@ impl Message for Brittle {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct BrittleCodec;
+pub(crate) struct BrittleCodec {
+    /// It has no word for a cancel.
+    pub(crate) never_cancels: bool,
+}
 
 impl Decoder for BrittleCodec {
     type Message = Brittle;
@@ -93,6 +96,9 @@ impl Encoder for BrittleCodec {
     type Message = Brittle;
 
     fn encode(&mut self, message: Brittle, output: &mut SendBuffer) -> Result<(), EncodeError> {
+        if self.never_cancels && message.control_code() == ProtosocketControlCode::Cancel {
+            return Err(EncodeError::invalid("there is no word for a cancel"));
+        }
         TextCodec.encode(message.0.clone(), output)
     }
 }
@@ -101,7 +107,15 @@ type Connection = Driven<RpcCompletionReactor<BrittleCodec>>;
 
 /// A client, and its connection to a server that is played by hand.
 pub(crate) fn connection(setup: Setup) -> (RpcClient<Brittle, Brittle>, Connection) {
+    connection_with(setup, BrittleCodec::default())
+}
+
+/// The same, with a codec that may lack a word.
+pub(crate) fn connection_with(
+    setup: Setup,
+    codec: BrittleCodec,
+) -> (RpcClient<Brittle, Brittle>, Connection) {
     let (client, reactor) = RpcCompletionReactor::new(&Configuration::new());
     let (_, receiver) = channel::<Infallible>(1);
-    (client, setup.drive(BrittleCodec, reactor, receiver))
+    (client, setup.drive(codec, reactor, receiver))
 }

@@ -1,75 +1,10 @@
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-
 use protosocket_rpc::Message;
-use tracing::{
-    Event, Level, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
+use tracing::Level;
+
+use crate::{
+    common::{NORMAL, Served, Text, UNSPEAKABLE, calls},
+    log::{Log, SECRET},
 };
-
-use crate::common::{NORMAL, Served, Text, UNSPEAKABLE, calls};
-
-/// What no log may say.
-const SECRET: &str = "swordfish";
-
-/// Counts events, and looks for the secret in them.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Lines>>);
-
-#[derive(Default)]
-struct Lines {
-    counts: BTreeMap<Level, usize>,
-    /// Texts with the secret in them.
-    leaks: Vec<String>,
-}
-
-impl Log {
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self, level: Level) -> usize {
-        self.lines().counts.get(&level).copied().unwrap_or(0)
-    }
-}
-
-impl Visit for Lines {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = format!("{field}={value:?}");
-        if text.contains(SECRET) {
-            self.leaks.push(text);
-        }
-    }
-}
-
-impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        attributes.record(&mut *self.lines());
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut lines = self.lines();
-        *lines.counts.entry(*event.metadata().level()).or_default() += 1;
-        event.record(&mut *lines);
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
 
 /// Run `abuse` a hundred times on a connection that then ends, and expect that nobody who does not
 /// ask hears of it.

@@ -1,5 +1,7 @@
 //! The server's side of calls, on streams that never wake by themselves and a clock that stands still.
 
+#[path = "../text/log.rs"]
+mod log;
 #[path = "../text/mod.rs"]
 mod text;
 
