@@ -19,8 +19,8 @@ use futures_core::Stream;
 use protosocket::{StreamWithAddress, TcpConnector, TcpSocketListener};
 use protosocket_prost::{ClientCodec, ServerCodec};
 use protosocket_rpc::{
-    Message, ProtosocketControlCode,
     client::{Configuration, connect},
+    messages,
     server::{ConnectionService, RpcConnection, RpcConnector, RpcKind, SocketService},
 };
 use protosocket_server::ProtosocketServerConfig;
@@ -37,37 +37,8 @@ struct Echo {
     text: String,
 }
 
-impl Message for Echo {
-    fn message_id(&self) -> u64 {
-        self.id
-    }
-
-    fn control_code(&self) -> ProtosocketControlCode {
-        // What does not fit is as unknown as what is not known.
-        ProtosocketControlCode::from_u8(self.code.try_into().unwrap_or(u8::MAX))
-    }
-
-    fn set_message_id(&mut self, id: u64) {
-        self.id = id;
-    }
-
-    fn cancelled(id: u64) -> Self {
-        let code = ProtosocketControlCode::Cancel.as_u8().into();
-        Self {
-            id,
-            code,
-            ..Self::default()
-        }
-    }
-
-    fn ended(id: u64) -> Self {
-        let code = ProtosocketControlCode::End.as_u8().into();
-        Self {
-            id,
-            code,
-            ..Self::default()
-        }
-    }
+messages! {
+    Echo { id, code }
 }
 
 /// Accepts connections, and makes a service for each.

@@ -18,8 +18,8 @@ use futures_core::Stream;
 use protosocket::{StreamWithAddress, TcpConnector, TcpSocketListener};
 use protosocket_messagepack::{ClientCodec, ServerCodec};
 use protosocket_rpc::{
-    Message, ProtosocketControlCode,
     client::{Configuration, connect},
+    messages,
     server::{ConnectionService, RpcConnection, RpcConnector, RpcKind, SocketService},
 };
 use protosocket_server::{
@@ -37,36 +37,8 @@ struct Count {
     calls: u64,
 }
 
-impl Message for Count {
-    fn message_id(&self) -> u64 {
-        self.id
-    }
-
-    fn control_code(&self) -> ProtosocketControlCode {
-        ProtosocketControlCode::from_u8(self.code)
-    }
-
-    fn set_message_id(&mut self, id: u64) {
-        self.id = id;
-    }
-
-    fn cancelled(id: u64) -> Self {
-        let code = ProtosocketControlCode::Cancel.as_u8();
-        Self {
-            id,
-            code,
-            ..Self::default()
-        }
-    }
-
-    fn ended(id: u64) -> Self {
-        let code = ProtosocketControlCode::End.as_u8();
-        Self {
-            id,
-            code,
-            ..Self::default()
-        }
-    }
+messages! {
+    Count { id, code }
 }
 
 /// What one core has for itself.

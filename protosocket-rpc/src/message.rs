@@ -2,8 +2,9 @@ use std::fmt::Debug;
 
 /// A message of an RPC protocol: a request, a response, or word about a call.
 ///
-/// Implement it for what your codec decodes and encodes. Of the message only the id and the control
-/// code matter to a call, and they travel in fields of yours: nothing is added on the wire.
+/// Implement it for what your codec decodes and encodes, or have [`messages!`](crate::messages) do so. Of
+/// the message only the id and the control code matter to a call, and they travel in fields of yours:
+/// nothing is added on the wire.
 pub trait Message: Debug + Send + 'static {
     /// The call that this message belongs to. A response has the id of its request.
     ///
@@ -68,9 +69,77 @@ impl ProtosocketControlCode {
     }
 }
 
+/// Implement [`Message`] for structs that have a field for the id, a `u64`, and one for the control code,
+/// any integer that holds a `u8`.
+///
+/// What says that a call is over has nothing but these two, so that the structs implement `Default`. A
+/// code that does not fit into a `u8` is as [`Unknown`](ProtosocketControlCode::Unknown) as one that
+/// nobody knows.
+///
+/// ```
+/// use protosocket_rpc::{Message, ProtosocketControlCode, messages};
+///
+/// #[derive(Debug, Default)]
+/// struct Question {
+///     id: u64,
+///     code: u32,
+///     text: String,
+/// }
+///
+/// #[derive(Debug, Default)]
+/// struct Answer {
+///     number: u64,
+///     what: u8,
+/// }
+///
+/// messages! {
+///     Question { id, code }
+///     Answer { number, what }
+/// }
+///
+/// assert_eq!(Question::cancelled(7).id, 7);
+/// assert_eq!(Answer::ended(7).control_code(), ProtosocketControlCode::End);
+/// ```
+#[macro_export]
+macro_rules! messages {
+    ($($message:ty { $id:ident, $code:ident $(,)? })*) => {$(
+        impl $crate::Message for $message {
+            fn message_id(&self) -> u64 {
+                self.$id
+            }
+
+            fn control_code(&self) -> $crate::ProtosocketControlCode {
+                let code = ::core::convert::TryInto::try_into(self.$code);
+                $crate::ProtosocketControlCode::from_u8(code.unwrap_or(u8::MAX))
+            }
+
+            fn set_message_id(&mut self, message_id: u64) {
+                self.$id = message_id;
+            }
+
+            fn cancelled(message_id: u64) -> Self {
+                let mut message = <Self as ::core::default::Default>::default();
+                message.$id = message_id;
+                message.$code = $crate::ProtosocketControlCode::Cancel.as_u8().into();
+                message
+            }
+
+            fn ended(message_id: u64) -> Self {
+                let mut message = <Self as ::core::default::Default>::default();
+                message.$id = message_id;
+                message.$code = $crate::ProtosocketControlCode::End.as_u8().into();
+                message
+            }
+        }
+    )*};
+}
+
 #[cfg(test)]
 mod tests {
-    use super::ProtosocketControlCode::{self, Cancel, End, Normal, Unknown};
+    use super::{
+        Message,
+        ProtosocketControlCode::{self, Cancel, End, Normal, Unknown},
+    };
 
     #[test]
     fn d28_every_code_survives_a_round_trip() {
@@ -88,5 +157,56 @@ mod tests {
         for value in 3..=u8::MAX {
             assert_eq!(ProtosocketControlCode::from_u8(value), Unknown(value));
         }
+    }
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Narrow {
+        id: u64,
+        code: u8,
+        text: &'static str,
+    }
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Wide {
+        number: u64,
+        what: i32,
+    }
+
+    crate::messages! {
+        Narrow { id, code }
+        Wide { number, what }
+    }
+
+    #[test]
+    fn messages_are_made_of_any_two_fields() {
+        let mut narrow = Narrow {
+            id: 1,
+            code: 9,
+            text: "kept",
+        };
+        narrow.set_message_id(2);
+        assert_eq!(
+            (narrow.message_id(), narrow.control_code()),
+            (2, Unknown(9))
+        );
+        assert_eq!(narrow.text, "kept");
+        for (code, is) in [(0, Normal), (1, Cancel), (2, End), (255, Unknown(255))] {
+            let wide = Wide {
+                number: 7,
+                what: code,
+            };
+            assert_eq!((wide.message_id(), wide.control_code()), (7, is));
+        }
+        // What does not fit is nothing that is known.
+        for what in [256, 257, -1, i32::MAX] {
+            assert_eq!(Wide { number: 7, what }.control_code(), Unknown(255));
+        }
+        let cancelled = Narrow {
+            id: 3,
+            code: 1,
+            text: "",
+        };
+        assert_eq!(Narrow::cancelled(3), cancelled);
+        assert_eq!(Wide::ended(3), Wide { number: 3, what: 2 });
     }
 }

@@ -25,7 +25,7 @@ use protosocket::{
     Limits, ManualClock, SendBuffer, channel,
 };
 use protosocket_rpc::{
-    Message, ProtosocketControlCode, RpcServerConfig,
+    RpcServerConfig,
     client::{Configuration, RpcClient, RpcCompletionReactor},
     server::{ConnectionService, RpcKind, RpcReactor},
 };
@@ -39,7 +39,7 @@ static ALLOCATOR: &CountingAllocator = &INSTRUMENTED_SYSTEM;
 
 /// A message of a fixed size that divides what a connection reads at once, so that no read ends inside
 /// of one: the beginning of a message is kept in memory of its own.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Number {
     id: u64,
     code: u8,
@@ -47,32 +47,8 @@ struct Number {
 
 const SIZE: usize = 16;
 
-impl Message for Number {
-    fn message_id(&self) -> u64 {
-        self.id
-    }
-
-    fn control_code(&self) -> ProtosocketControlCode {
-        ProtosocketControlCode::from_u8(self.code)
-    }
-
-    fn set_message_id(&mut self, message_id: u64) {
-        self.id = message_id;
-    }
-
-    fn cancelled(message_id: u64) -> Self {
-        Self {
-            id: message_id,
-            code: 1,
-        }
-    }
-
-    fn ended(message_id: u64) -> Self {
-        Self {
-            id: message_id,
-            code: 2,
-        }
-    }
+protosocket_rpc::messages! {
+    Number { id, code }
 }
 
 struct Numbers;

@@ -3,16 +3,9 @@
 //!
 //! ```no_run
 //! # use protosocket::{DecodeError, Decoded, Decoder, EncodeError, Encoder, Input, SendBuffer};
-//! # use protosocket_rpc::{Message, ProtosocketControlCode};
-//! # #[derive(Debug)]
+//! # #[derive(Debug, Default)]
 //! # struct Greeting { id: u64, code: u8, text: String }
-//! # impl Message for Greeting {
-//! #     fn message_id(&self) -> u64 { self.id }
-//! #     fn control_code(&self) -> ProtosocketControlCode { ProtosocketControlCode::from_u8(self.code) }
-//! #     fn set_message_id(&mut self, id: u64) { self.id = id }
-//! #     fn cancelled(id: u64) -> Self { Self { id, code: 1, text: String::new() } }
-//! #     fn ended(id: u64) -> Self { Self { id, code: 2, text: String::new() } }
-//! # }
+//! # protosocket_rpc::messages! { Greeting { id, code } }
 //! # struct GreetingCodec;
 //! # impl Decoder for GreetingCodec {
 //! #     type Message = Greeting;

@@ -14,15 +14,15 @@ use futures_util::stream::{self, StreamExt};
 use protosocket::{StreamWithAddress, TcpConnector, TcpSocketListener};
 use protosocket_prost::{ClientCodec, ServerCodec};
 use protosocket_rpc::client::{Configuration, RpcClient, connect};
+use protosocket_rpc::messages;
 use protosocket_rpc::server::{
     ConnectionService, RpcConnection, RpcConnector, RpcKind, SocketService,
 };
-use protosocket_rpc::{Message, ProtosocketControlCode};
 use protosocket_server::ProtosocketServerConfig;
 use tokio::net::TcpStream;
 
 use super::super::Server;
-use crate::call::{CANCEL, END, Items, Request, Response};
+use crate::call::{Items, Request, Response};
 use crate::drive::{Client, StreamingClient};
 
 pub(in super::super) fn start() -> io::Result<Server> {
@@ -49,56 +49,9 @@ fn serve(pending: u32) -> io::Result<Server> {
     })
 }
 
-impl Message for Request {
-    fn message_id(&self) -> u64 {
-        self.id
-    }
-
-    fn control_code(&self) -> ProtosocketControlCode {
-        ProtosocketControlCode::from_u8(self.code as u8)
-    }
-
-    fn set_message_id(&mut self, message_id: u64) {
-        self.id = message_id;
-    }
-
-    fn cancelled(message_id: u64) -> Self {
-        Self {
-            id: message_id,
-            code: CANCEL,
-            ..Self::default()
-        }
-    }
-
-    fn ended(message_id: u64) -> Self {
-        Self {
-            id: message_id,
-            code: END,
-            ..Self::default()
-        }
-    }
-}
-
-impl Message for Response {
-    fn message_id(&self) -> u64 {
-        self.id
-    }
-
-    fn control_code(&self) -> ProtosocketControlCode {
-        ProtosocketControlCode::from_u8(self.code as u8)
-    }
-
-    fn set_message_id(&mut self, message_id: u64) {
-        self.id = message_id;
-    }
-
-    fn cancelled(message_id: u64) -> Self {
-        Self::control(message_id, CANCEL)
-    }
-
-    fn ended(message_id: u64) -> Self {
-        Self::control(message_id, END)
-    }
+messages! {
+    Request { id, code }
+    Response { id, code }
 }
 
 struct Service {
