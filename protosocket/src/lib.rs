@@ -83,7 +83,7 @@ mod transport;
 #[cfg(feature = "tokio")]
 pub use transport::{
     Accepted, Backoff, ConnectError, Establisher, Keepalive, Layered, LayeredEstablish,
-    MemoryConnector, MemoryListener, PeerAddress, Prefixed, Reconnect, ReconnectError,
+    MemoryConnector, MemoryListener, PeerAddress, Plain, Prefixed, Reconnect, ReconnectError,
     SocketConnector, SocketListener, StreamWithAddress, TcpConnector, TcpOptions,
     TcpSocketListener, Transport, memory_listener,
 };

@@ -38,6 +38,8 @@ pub enum Refusal {
     Handshakes,
     /// The handshake failed or took too long.
     Handshake,
+    /// The peer speaks a protocol that is not spoken here, such as TLS to a plain port.
+    Protocol,
     /// The program is out of file descriptors or memory.
     Resources,
     /// Accepting failed for another reason.
@@ -60,6 +62,7 @@ impl Refusal {
             Self::Overload => "overload",
             Self::Handshakes => "handshakes",
             Self::Handshake => "handshake",
+            Self::Protocol => "protocol",
             Self::Resources => "resources",
             Self::Accept => "accept",
             Self::Panicked => "panicked",

@@ -61,6 +61,16 @@ impl ConnectionConfig {
         })))
     }
 
+    /// The same with other limits: for connections of another protocol beside these.
+    ///
+    /// # Errors
+    /// Limits that cannot work, as [`Limits::validate`] says.
+    pub fn with_limits(mut self, limits: Limits) -> Result<Self, ConfigError> {
+        limits.validate()?;
+        Arc::make_mut(&mut self.0).limits = limits;
+        Ok(self)
+    }
+
     /// Take the time from `clock`.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {

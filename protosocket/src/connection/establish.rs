@@ -4,6 +4,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use super::{ConnectionConfig, ConnectionHandle};
@@ -18,6 +19,7 @@ pub struct Establish<F> {
     future: F,
     config: ConnectionConfig,
     handle: ConnectionHandle,
+    deadline: Option<Instant>,
     alarm: Option<Pin<Box<dyn Alarm>>>,
 }
 
@@ -28,8 +30,22 @@ impl<F> Establish<F> {
             future,
             config,
             handle,
+            deadline: None,
             alarm: None,
         }
+    }
+
+    /// Go on with the deadline of an earlier stage of the same handshake: all of them together
+    /// have `handshake_timeout`.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// When the handshake will have taken too long. `None` until something had to be waited for.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 }
 
@@ -52,9 +68,8 @@ where
             return Poll::Pending;
         };
         let clock = this.config.clock();
-        let alarm = this
-            .alarm
-            .get_or_insert_with(|| clock.alarm(clock.now() + timeout));
+        let deadline = *this.deadline.get_or_insert_with(|| clock.now() + timeout);
+        let alarm = this.alarm.get_or_insert_with(|| clock.alarm(deadline));
         alarm
             .as_mut()
             .poll_due(cx)

@@ -26,6 +26,13 @@ pub trait SocketListener: Unpin + 'static {
     /// That this one could not be accepted. The server counts it, waits where that helps, and
     /// asks again: an error is never the end of a listener.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Establish>>>;
+
+    /// Whether `peer` connects on behalf of others, whom the stream names once it is established:
+    /// a proxy whose headers are believed. A server's limits per address are about those others
+    /// and wait for them. By default nobody does.
+    fn is_proxy(&self, _peer: &PeerAddress) -> bool {
+        false
+    }
 }
 
 /// A connection that was accepted and is not established.

@@ -1,13 +1,15 @@
 use std::{
-    future::Future,
+    future::{Future, Ready, ready},
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, ready as ready_poll},
     time::Duration,
 };
 
-use super::{Accepted, ConnectError, SocketConnector, SocketListener, Transport, within};
+use super::{
+    Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, Transport, within,
+};
 use crate::limits::HANDSHAKE_TIMEOUT;
 
 /// Makes a stream of another one: a TLS handshake, a proxy header, a look at the first bytes.
@@ -22,6 +24,12 @@ pub trait Establisher<S>: Send + Sync + 'static {
 
     /// Begin with `stream`. What takes time, or can fail, belongs into the future.
     fn establish(&self, stream: S) -> Self::Establish;
+
+    /// What [`SocketListener::is_proxy`] says of a listener with this on it, if that below it does
+    /// not say so.
+    fn is_proxy(&self, _peer: &PeerAddress) -> bool {
+        false
+    }
 }
 
 impl<S, E: Establisher<S>> Establisher<S> for Arc<E> {
@@ -30,6 +38,10 @@ impl<S, E: Establisher<S>> Establisher<S> for Arc<E> {
 
     fn establish(&self, stream: S) -> Self::Establish {
         E::establish(self, stream)
+    }
+
+    fn is_proxy(&self, peer: &PeerAddress) -> bool {
+        E::is_proxy(self, peer)
     }
 }
 
@@ -80,7 +92,7 @@ where
     type Establish = LayeredEstablish<L::Establish, L::Stream, E>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Establish>>> {
-        let accepted = ready!(self.below.poll_accept(cx))?;
+        let accepted = ready_poll!(self.below.poll_accept(cx))?;
         Poll::Ready(Ok(Accepted {
             peer: accepted.peer,
             establish: LayeredEstablish {
@@ -88,6 +100,10 @@ where
                 stage: Stage::Below(accepted.establish),
             },
         }))
+    }
+
+    fn is_proxy(&self, peer: &PeerAddress) -> bool {
+        self.below.is_proxy(peer) || self.establisher.is_proxy(peer)
     }
 }
 
@@ -136,11 +152,24 @@ where
         loop {
             match &mut this.stage {
                 Stage::Below(below) => {
-                    let stream = ready!(Pin::new(below).poll(cx))?;
+                    let stream = ready_poll!(Pin::new(below).poll(cx))?;
                     this.stage = Stage::Layer(this.establisher.establish(stream));
                 }
                 Stage::Layer(layer) => return Pin::new(layer).poll(cx),
             }
         }
+    }
+}
+
+/// Takes each stream as it is: the [`Establisher`] where none is needed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl<S: Transport> Establisher<S> for Plain {
+    type Stream = S;
+    type Establish = Ready<io::Result<S>>;
+
+    fn establish(&self, stream: S) -> Self::Establish {
+        ready(Ok(stream))
     }
 }

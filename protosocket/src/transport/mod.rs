@@ -8,7 +8,7 @@ use establish::within;
 pub use establish::{Accepted, ConnectError, SocketConnector, SocketListener};
 
 mod establisher;
-pub use establisher::{Establisher, Layered, LayeredEstablish};
+pub use establisher::{Establisher, Layered, LayeredEstablish, Plain};
 
 mod memory;
 pub use memory::{MemoryConnector, MemoryListener, memory_listener};
