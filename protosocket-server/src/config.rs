@@ -6,7 +6,7 @@ use protosocket::{
 };
 
 use crate::{
-    ProtosocketServer, ServerConnector,
+    ProtosocketServer, Serve,
     rate::Rate,
     registry::{Admit, Bounds},
 };
@@ -145,7 +145,7 @@ impl ProtosocketServerConfig {
     /// permitted.
     pub fn bind_tcp<C>(self, address: SocketAddr, connector: C) -> io::Result<ProtosocketServer<C>>
     where
-        C: ServerConnector<SocketListener = TcpSocketListener>,
+        C: Serve<Listener = TcpSocketListener>,
     {
         let listener = TcpSocketListener::listen(address, self.socket.clone())?;
         self.build_server(listener, connector)
@@ -162,7 +162,7 @@ impl ProtosocketServerConfig {
         connector: C,
     ) -> io::Result<ProtosocketServer<C>>
     where
-        C: ServerConnector<SocketListener = protosocket::UnixSocketListener>,
+        C: Serve<Listener = protosocket::UnixSocketListener>,
     {
         let listener = protosocket::UnixSocketListener::listen(path)?;
         self.build_server(listener, connector)
@@ -172,9 +172,13 @@ impl ProtosocketServerConfig {
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub fn build_server<C, L>(self, listener: L, connector: C) -> io::Result<ProtosocketServer<C>>
+    pub fn build_server<C, L>(
+        self,
+        listener: L,
+        mut connector: C,
+    ) -> io::Result<ProtosocketServer<C>>
     where
-        C: ServerConnector<SocketListener = L>,
+        C: Serve<Listener = L>,
         L: SocketListener,
     {
         for (name, bound) in [
@@ -204,6 +208,7 @@ impl ProtosocketServerConfig {
         if let Some(observer) = self.observer {
             config = config.with_observer(observer);
         }
+        connector.configure(&config)?;
         Ok(ProtosocketServer::new(
             listener,
             connector,

@@ -6,6 +6,9 @@
 //! panics in the code that it calls. Connections are established in tasks of their own, with
 //! deadlines and limits; [`ServerHandle::drain`] lets them finish and reports what became of them.
 
+mod admission;
+pub use admission::Admitted;
+
 mod config;
 pub use config::{ProtosocketServerConfig, ProtosocketSocketConfig};
 
@@ -25,8 +28,17 @@ mod rate;
 
 mod registry;
 
+mod routes;
+pub use routes::{Route, Routed, RoutedConnection, Routes};
+
+mod serve;
+pub use serve::Serve;
+
 mod server;
 pub use server::{ProtosocketServer, ServerHandle};
+
+mod sniff;
+pub use sniff::{Protocol, Sniff, Sniffed, Sniffer, WrongProtocol};
 
 /// The examples of the README, so that they compile.
 #[cfg(doctest)]

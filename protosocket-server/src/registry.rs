@@ -105,51 +105,30 @@ impl Registry {
         self.lock().connections.len()
     }
 
-    /// Take a connection into the table, or say why not.
-    pub(crate) fn admit(self: &Arc<Self>, peer: &PeerAddress) -> Result<Registration, Refusal> {
-        let client = match peer {
-            PeerAddress::Ip(address) => Some(client_of(address.ip())),
-            _ => None,
-        };
-        // Foreign code, which has no business under the table's lock and may panic.
-        if let Some(Admit(admit)) = &self.bounds.admit {
-            match catch_unwind(AssertUnwindSafe(|| admit(peer))) {
-                Ok(true) => {}
-                Ok(false) => return Err(Refusal::Overload),
-                Err(_) => {
-                    tracing::error!("admit panicked");
-                    return Err(Refusal::Panicked);
-                }
-            }
-        }
+    /// Take a connection into the table, or say why not. Limits per address wait for the client
+    /// behind a proxy to be [identified](Registration::identify).
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        peer: &PeerAddress,
+        is_proxy: bool,
+    ) -> Result<Registration, Refusal> {
+        self.ask(peer)?;
+        let client = client_at(peer);
+        let limited = client.filter(|_| !is_proxy);
         let mut table = self.lock();
         if table.drain.is_some() {
             return Err(Refusal::Draining);
         }
-        // LIMIT: max_connections_per_address.
-        let mut address = None;
-        if let (Some(limit), Some(client)) = (self.bounds.per_address, client) {
-            let count = table.per_address.get(&client);
-            if count.is_some_and(|count| *count >= limit) {
-                return Err(Refusal::ConnectionsPerAddress);
-            }
-            address = Some(client);
+        if let Some(client) = limited {
+            self.allow(&mut table, client)?;
         }
-        // LIMIT: max_connection_rate_per_address.
-        if let (Some(rate), Some(client)) = (self.bounds.rate, client) {
-            let now = self.config.clock().now();
-            if !table.buckets.take(rate, client, now) {
-                return Err(Refusal::RatePerAddress);
-            }
-        }
+        let address = limited.filter(|_| self.bounds.per_address.is_some());
         // LIMIT: max_connections. A newcomer takes the place of the oldest that said nothing.
         let mut evicted = None;
         if table.connections.len() - table.evicted >= self.bounds.connections {
             evicted = Some(table.evict_silent().ok_or(Refusal::Connections)?);
         }
-        if let Some(address) = address {
-            *table.per_address.entry(address).or_default() += 1;
-        }
+        table.count(address);
         let handle = ConnectionHandle::new();
         let key = table.connections.insert(Entry {
             handle: handle.clone(),
@@ -164,10 +143,45 @@ impl Registry {
             registry: self.clone(),
             handle,
             key,
+            client,
+            is_proxy,
             address,
             handshaking: false,
             ended: false,
         })
+    }
+
+    /// Ask the program whether it takes this peer. Foreign code, which has no business under the
+    /// table's lock and may panic.
+    fn ask(&self, peer: &PeerAddress) -> Result<(), Refusal> {
+        let Some(Admit(admit)) = &self.bounds.admit else {
+            return Ok(());
+        };
+        match catch_unwind(AssertUnwindSafe(|| admit(peer))) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Overload),
+            Err(_) => {
+                tracing::error!("admit panicked");
+                Err(Refusal::Panicked)
+            }
+        }
+    }
+
+    /// Whether this client may have another connection.
+    fn allow(&self, table: &mut Table, client: IpAddr) -> Result<(), Refusal> {
+        // LIMIT: max_connections_per_address.
+        if let Some(limit) = self.bounds.per_address
+            && (table.per_address.get(&client)).is_some_and(|count| *count >= limit)
+        {
+            return Err(Refusal::ConnectionsPerAddress);
+        }
+        // LIMIT: max_connection_rate_per_address.
+        if let Some(rate) = self.bounds.rate
+            && !table.buckets.take(rate, client, self.config.clock().now())
+        {
+            return Err(Refusal::RatePerAddress);
+        }
+        Ok(())
     }
 
     /// Let every connection finish until `deadline`, and accept no more. An earlier deadline than
@@ -275,6 +289,23 @@ impl Table {
         None
     }
 
+    fn count(&mut self, address: Option<IpAddr>) {
+        if let Some(address) = address {
+            *self.per_address.entry(address).or_default() += 1;
+        }
+    }
+
+    fn discount(&mut self, address: Option<IpAddr>) {
+        if let Some(address) = address
+            && let Some(count) = self.per_address.get_mut(&address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.per_address.remove(&address);
+            }
+        }
+    }
+
     fn remember_silent(&mut self, key: usize, handle: &ConnectionHandle) {
         self.silent.push_back((key, handle.clone()));
         self.forget_ended();
@@ -305,6 +336,11 @@ pub(crate) struct Registration {
     registry: Arc<Registry>,
     handle: ConnectionHandle,
     key: usize,
+    /// Who connected, if it is an address.
+    client: Option<IpAddr>,
+    /// It is a proxy, and the limits per address wait for its client.
+    is_proxy: bool,
+    /// Where the connection is counted.
     address: Option<IpAddr>,
     handshaking: bool,
     ended: bool,
@@ -317,6 +353,34 @@ impl Registration {
 
     pub(crate) fn handle(&self) -> &ConnectionHandle {
         &self.handle
+    }
+
+    /// Whether the peer is a proxy that has not named its client.
+    pub(crate) fn is_proxy(&self) -> bool {
+        self.is_proxy
+    }
+
+    /// The peer is known, after each stage of a handshake. If it is another than that which
+    /// connected, or was brought by a proxy, what limits each client applies to it.
+    pub(crate) fn identify(&mut self, peer: &PeerAddress) -> Result<(), Refusal> {
+        let client = client_at(peer);
+        if client == self.client && !self.is_proxy {
+            return Ok(());
+        }
+        let registry = &self.registry;
+        if client != self.client {
+            registry.ask(peer)?;
+        }
+        let mut table = registry.lock();
+        table.discount(self.address.take());
+        if let Some(client) = client {
+            registry.allow(&mut table, client)?;
+        }
+        self.address = client.filter(|_| registry.bounds.per_address.is_some());
+        table.count(self.address);
+        drop(table);
+        (self.client, self.is_proxy) = (client, false);
+        Ok(())
     }
 
     /// Establishing takes longer than a moment, so it counts.
@@ -369,14 +433,7 @@ impl Registration {
         let mut table = self.registry.lock();
         let entry = table.connections.remove(self.key);
         table.evicted -= usize::from(entry.evicted);
-        if let Some(address) = &self.address
-            && let Some(count) = table.per_address.get_mut(address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                table.per_address.remove(address);
-            }
-        }
+        table.discount(self.address);
         if let Some(drain) = &mut table.drain {
             match end {
                 Some((reason, stats)) => drain.report.count(reason, stats),
@@ -392,6 +449,14 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.end(None);
+    }
+}
+
+/// Whom limits per address are about.
+fn client_at(peer: &PeerAddress) -> Option<IpAddr> {
+    match peer {
+        PeerAddress::Ip(address) => Some(client_of(address.ip())),
+        _ => None,
     }
 }
 
@@ -417,7 +482,7 @@ mod tests {
         (0..1000_u32)
             .map(|address| {
                 let peer = PeerAddress::Ip((address.to_be_bytes(), 1).into());
-                registry.admit(&peer).expect("there is room")
+                registry.admit(&peer, false).expect("there is room")
             })
             .collect()
     }

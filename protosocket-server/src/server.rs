@@ -13,7 +13,8 @@ use std::{
 use protosocket::{Accepted, Alarm, ConnectionConfig, Refusal, SocketListener};
 
 use crate::{
-    DrainReport, ServerConnection, ServerConnector,
+    DrainReport, Serve,
+    admission::{Admission, Admitted},
     registry::{Bounds, Registry},
 };
 
@@ -32,10 +33,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 /// It ends when a [`ServerHandle`] has drained it, and returns the report. Dropping it closes the
 /// listener; connections live on in their own tasks, and can still be drained.
 #[must_use = "a server does nothing unless it is polled"]
-pub struct ProtosocketServer<C: ServerConnector> {
+pub struct ProtosocketServer<C: Serve> {
     connector: Arc<C>,
     /// `None` once the server accepts no more.
-    listener: Option<C::SocketListener>,
+    listener: Option<C::Listener>,
     registry: Arc<Registry>,
     backoff: Backoff,
     /// Resolves when a drain begins.
@@ -57,9 +58,9 @@ struct Backoff {
     reserve: Option<File>,
 }
 
-impl<C: ServerConnector> ProtosocketServer<C> {
+impl<C: Serve> ProtosocketServer<C> {
     pub(crate) fn new(
-        listener: C::SocketListener,
+        listener: C::Listener,
         connector: C,
         config: ConnectionConfig,
         bounds: Bounds,
@@ -91,7 +92,7 @@ impl<C: ServerConnector> ProtosocketServer<C> {
     }
 
     /// The listener, until a drain has begun.
-    pub fn listener(&self) -> Option<&C::SocketListener> {
+    pub fn listener(&self) -> Option<&C::Listener> {
         self.listener.as_ref()
     }
 
@@ -123,9 +124,10 @@ impl<C: ServerConnector> ProtosocketServer<C> {
         self.poll_backoff(cx)
     }
 
-    fn admit(&mut self, accepted: Accepted<<C::SocketListener as SocketListener>::Establish>) {
+    fn admit(&mut self, accepted: Accepted<<C::Listener as SocketListener>::Establish>) {
         let Accepted { peer, establish } = accepted;
-        let registration = match self.registry.admit(&peer) {
+        let is_proxy = self.listener.as_ref().is_some_and(|it| it.is_proxy(&peer));
+        let registration = match self.registry.admit(&peer, is_proxy) {
             Ok(registration) => registration,
             Err(refusal) => {
                 tracing::debug!(%peer, refusal = refusal.name(), "a connection was refused");
@@ -135,11 +137,9 @@ impl<C: ServerConnector> ProtosocketServer<C> {
                 return;
             }
         };
-        let connector = self.connector.clone();
-        let connection = ServerConnection::new(establish, peer, connector, registration);
-        let spawned = catch_unwind(AssertUnwindSafe(|| {
-            self.connector.spawn_connection(connection);
-        }));
+        let connection = Admitted::new(establish, Admission::new(peer, registration));
+        let connector = &self.connector;
+        let spawned = catch_unwind(AssertUnwindSafe(|| C::serve(connector, connection)));
         if spawned.is_err() {
             // A connection that it took along has been counted on its way out.
             tracing::error!("spawn_connection panicked");
@@ -247,9 +247,9 @@ fn concerns_one_connection(error: &io::Error) -> bool {
         )
 }
 
-impl<C: ServerConnector> Unpin for ProtosocketServer<C> {}
+impl<C: Serve> Unpin for ProtosocketServer<C> {}
 
-impl<C: ServerConnector> Future for ProtosocketServer<C> {
+impl<C: Serve> Future for ProtosocketServer<C> {
     type Output = DrainReport;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DrainReport> {
@@ -271,14 +271,14 @@ impl<C: ServerConnector> Future for ProtosocketServer<C> {
     }
 }
 
-impl<C: ServerConnector> Drop for ProtosocketServer<C> {
+impl<C: Serve> Drop for ProtosocketServer<C> {
     fn drop(&mut self) {
         self.listener = None;
         self.registry.stop_listening();
     }
 }
 
-impl<C: ServerConnector> fmt::Debug for ProtosocketServer<C> {
+impl<C: Serve> fmt::Debug for ProtosocketServer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProtosocketServer")
             .field("connections", &self.registry.len())

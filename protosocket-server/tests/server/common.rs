@@ -20,8 +20,8 @@ use protosocket::{
     TcpConnector, TcpSocketListener, WeakSender,
 };
 use protosocket_server::{
-    DrainReport, ProtosocketServer, ProtosocketServerConfig, ServerConnection, ServerConnector,
-    ServerHandle,
+    DrainReport, ProtosocketServer, ProtosocketServerConfig, Serve, ServerConnection,
+    ServerConnector, ServerHandle,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
@@ -167,7 +167,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn spawn<L: Listener>(server: ProtosocketServer<Connector<L>>) -> Self {
+    pub(crate) fn spawn<C>(server: ProtosocketServer<C>) -> Self
+    where
+        C: Serve<Listener: Send> + Send + Sync,
+    {
         Self {
             handle: server.handle(),
             task: tokio::spawn(server),

@@ -12,6 +12,8 @@ mod panics;
 mod per_core;
 mod process;
 mod rates;
+mod routes;
+mod sniff;
 mod socket_options;
 #[cfg(unix)]
 mod suspended;
