@@ -79,6 +79,9 @@ mod observer;
 pub use observer::{ConnectionObserver, Refusal};
 
 #[cfg(feature = "tokio")]
+pub mod proxy;
+
+#[cfg(feature = "tokio")]
 mod transport;
 #[cfg(feature = "tokio")]
 pub use transport::{

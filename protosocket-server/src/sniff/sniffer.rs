@@ -73,7 +73,7 @@ impl Sniffer {
     /// [`WrongProtocol`] that names it: for servers of one protocol whose users mistake the port.
     ///
     /// The PROXY protocol is refused too: it belongs into a
-    /// `ProxyAcceptor`(protosocket::proxy::ProxyAcceptor) below.
+    /// [`ProxyAcceptor`](protosocket::proxy::ProxyAcceptor) below.
     pub fn expect(protocol: Protocol) -> Self {
         let others = Protocol::KNOWN.into_iter();
         Self::new([protocol])

@@ -11,6 +11,7 @@ mod observer;
 mod panics;
 mod per_core;
 mod process;
+mod proxy;
 mod rates;
 mod routes;
 mod sniff;

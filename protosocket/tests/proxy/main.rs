@@ -1,0 +1,5 @@
+//! The PROXY protocol: headers, and streams with them.
+
+mod acceptor;
+mod header;
+mod network;
