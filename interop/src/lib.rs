@@ -2,7 +2,8 @@
 //! protocol and peer.
 //!
 //! Foreign servers and ours run in threads and runtimes of their own, on ports of 127.0.0.1 that the
-//! system chooses. Nothing needs to be installed.
+//! system chooses. Those that are programs of their own are in [`programs`]: a test whose program is
+//! missing is skipped, but fails where `CI` is set.
 
 mod call;
 pub use call::{Call, Operation};
@@ -14,4 +15,5 @@ mod side;
 pub use side::{Client, End, Server};
 
 pub mod ours;
+pub mod programs;
 pub mod protosocket_v2;

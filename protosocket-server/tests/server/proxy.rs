@@ -26,16 +26,22 @@ const PROXY: &str = "10.0.0.7:1";
 
 /// A listener for connections from whatever address a test gives them.
 #[derive(Clone, Default)]
-struct Anywhere(Arc<Mutex<(VecDeque<StreamWithAddress<DuplexStream>>, Option<Waker>)>>);
+struct Anywhere(Arc<Mutex<Queue>>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<StreamWithAddress<DuplexStream>>,
+    waker: Option<Waker>,
+}
 
 impl Anywhere {
     fn connect(&self, from: &str) -> Client<DuplexStream> {
         let (near, far) = duplex(4096);
         let mut queue = lock(&self.0);
         queue
-            .0
+            .waiting
             .push_back(StreamWithAddress::new(far, address(from)));
-        let waker = queue.1.take();
+        let waker = queue.waker.take();
         drop(queue);
         waker.into_iter().for_each(Waker::wake);
         Client::new(near)
@@ -55,8 +61,8 @@ impl SocketListener for Anywhere {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Establish>>> {
         let mut queue = lock(&self.0);
-        let Some(stream) = queue.0.pop_front() else {
-            queue.1 = Some(cx.waker().clone());
+        let Some(stream) = queue.waiting.pop_front() else {
+            queue.waker = Some(cx.waker().clone());
             return Poll::Pending;
         };
         Poll::Ready(Ok(Accepted {

@@ -432,7 +432,7 @@ fn c25_limits_of_a_route_that_cannot_work_are_refused_when_the_server_is_built()
     let routes = Routes::<Port>::new().otherwise(Route::to(inner).through(Naming));
     let config = ProtosocketServerConfig::default();
     let error = config.build_server(Layered::new(listener, sniffer()), routes);
-    let error = error.err().expect("nothing could be received");
+    let error = error.expect_err("nothing could be received");
     assert!(error.to_string().contains("max_message_size"), "{error}");
 }
 
