@@ -6,7 +6,8 @@ use std::{io, path::Path};
 use protosocket_testkit::{
     CountingAllocator, INSTRUMENTED_SYSTEM, for_each_seed,
     operations::{
-        channel, connection, contract, length_delimited, lines, machine, replay, tokio_codecs,
+        channel, connection, contract, length_delimited, lines, machine, proxy_header, replay,
+        tokio_codecs,
     },
 };
 
@@ -20,13 +21,14 @@ const RANDOM: u64 = 1000;
 
 #[test]
 fn kept_and_random_inputs_keep_every_promise() -> io::Result<()> {
-    let operations: [(&str, Operation); 7] = [
+    let operations: [(&str, Operation); 8] = [
         ("channel", channel),
         ("connection", connection),
         ("contract", contract),
         ("length_delimited", length_delimited),
         ("lines", lines),
         ("machine", machine),
+        ("proxy_header", proxy_header),
         ("tokio_codecs", tokio_codecs),
     ];
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");

@@ -15,6 +15,7 @@ mod proxy;
 mod rates;
 mod routes;
 mod sniff;
+mod sniffing;
 mod socket_options;
 #[cfg(unix)]
 mod suspended;

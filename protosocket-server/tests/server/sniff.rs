@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    path::Path,
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -13,10 +14,15 @@ use protosocket::{
     Establisher, Layered, Limits, ManualClock, Refusal, SocketConnector, memory_listener,
 };
 use protosocket_server::{Protocol, ProtosocketServerConfig, Sniffed, Sniffer, WrongProtocol};
-use protosocket_testkit::{ScriptedStream, StreamPeer, scripted_stream};
+use protosocket_testkit::{
+    ScriptedStream, StreamPeer, for_each_seed, operations::replay, scripted_stream,
+};
 use tokio::io::AsyncReadExt;
 
-use crate::common::{Client, Connector, Record, until};
+use crate::{
+    common::{Client, Connector, Record, until},
+    sniffing::sniffing,
+};
 
 const TLS: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
 const HTTP1: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -286,4 +292,16 @@ async fn f4_a_peer_that_dribbles_has_no_longer_than_a_handshake_may_take() {
     assert_eq!(dribbling.line().await, None);
     server.has_connections(0).await;
     assert_eq!(record.refused(Refusal::Handshake), 1);
+}
+
+#[test]
+fn kept_and_random_beginnings_keep_every_promise() -> io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/sniff");
+    let kept = replay(&corpus, sniffing)?;
+    assert!(kept > 0, "no input is kept");
+    for_each_seed(0..1000, |random| {
+        let length = random.below_one_of(&[20, 100, 400]);
+        sniffing(&random.bytes(length));
+    });
+    Ok(())
 }

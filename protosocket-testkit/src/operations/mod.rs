@@ -30,6 +30,9 @@ pub use decoder::{codec, decoder};
 mod machine;
 pub use machine::machine;
 
+mod proxy_header;
+pub use proxy_header::proxy_header;
+
 mod ready_made;
 pub use ready_made::{length_delimited, lines, tokio_codecs};
 
