@@ -89,6 +89,20 @@ impl Admission {
         self.tell(refusal);
     }
 
+    /// Say why the handshake failed. The refusal that it comes to.
+    pub(crate) fn explain(&self, error: &EstablishError) -> Refusal {
+        tracing::debug!(peer = %self.peer, %error, "a connection was not established");
+        if let Some(registration) = &self.registration
+            && let Some(observer) = registration.registry().config().observer()
+        {
+            observer.handshake_failed(&self.peer, error);
+        }
+        match error {
+            EstablishError::Io(error) if is_wrong_protocol(error) => Refusal::Protocol,
+            _ => Refusal::Handshake,
+        }
+    }
+
     fn tell(&mut self, refusal: Refusal) {
         let Some(mut registration) = self.registration.take() else {
             return;
@@ -180,14 +194,11 @@ impl<F> Stage<F> {
                     }
                 }
             }
-            Err(error) => {
-                tracing::debug!(%peer, %error, "a connection was not established");
-                Err(match &error {
-                    EstablishError::Aborted => registration.refusal(),
-                    EstablishError::Io(error) if is_wrong_protocol(error) => Refusal::Protocol,
-                    _ => Refusal::Handshake,
-                })
+            Err(EstablishError::Aborted) => {
+                tracing::debug!(%peer, "a connection was aborted before it was established");
+                Err(registration.refusal())
             }
+            Err(error) => Err(admission.explain(&error)),
         })
     }
 

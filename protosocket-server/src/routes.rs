@@ -11,12 +11,12 @@ use std::{
 };
 
 use protosocket::{
-    Accepted, ConfigError, ConnectionConfig, Establisher, Limits, Plain, Refusal, SocketListener,
-    Transport,
+    Accepted, ConfigError, ConnectionConfig, EstablishError, Establisher, Limits, Plain,
+    SocketListener, Transport,
 };
 
 use crate::{
-    Admitted, Serve,
+    Admitted, Serve, WrongProtocol,
     admission::{Admission, Stage, panicked},
 };
 
@@ -26,7 +26,8 @@ use crate::{
 /// all. What the stream is known by comes from the listener: a [`Sniffer`](crate::Sniffer) tells
 /// what the peer speaks, TLS the name and protocol that were asked for. The first route whose
 /// condition holds takes the connection; where none does and there is no
-/// [`otherwise`](Self::otherwise), it is refused as [`Refusal::Protocol`].
+/// [`otherwise`](Self::otherwise), it is refused as
+/// [`Refusal::Protocol`](protosocket::Refusal::Protocol).
 ///
 /// A route can put an [`Establisher`] onto the stream, such as TLS, and lead to `Routes` again.
 /// Each of these stages is a task that ends with it, and the connection is one of its connector's,
@@ -129,8 +130,9 @@ impl<L: SocketListener> Routes<L> {
             Some(way) => way.take(admission, stream),
             None => {
                 drop(stream);
-                tracing::debug!("a connection was refused: no route is for its stream");
-                admission.refuse(Refusal::Protocol);
+                let error = io::Error::from(WrongProtocol::without_a_route());
+                let refusal = admission.explain(&EstablishError::Io(error));
+                admission.refuse(refusal);
             }
         }
     }

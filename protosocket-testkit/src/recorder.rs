@@ -6,8 +6,8 @@ use std::{
 };
 
 use protosocket::{
-    CloseReason, ConnectionObserver, ConnectionStats, DecodeError, EncodeError, PeerAddress,
-    Refusal,
+    CloseReason, ConnectionObserver, ConnectionStats, DecodeError, EncodeError, EstablishError,
+    PeerAddress, Refusal,
 };
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ pub struct Ending {
     pub peer: PeerAddress,
     /// The reason's name, see [`end_name`]; `refused/…` if it was never established.
     pub end: String,
-    /// The reason, as it is told to people.
+    /// The reason, as it is told to people; why the handshake failed, if one did.
     pub text: String,
     /// What it had done.
     pub stats: ConnectionStats,
@@ -60,6 +60,8 @@ struct Recorded {
     closed: Vec<&'static str>,
     endings: Vec<Ending>,
     traffic: ConnectionStats,
+    /// Why handshakes failed whose refusal has not been told yet.
+    failures: Vec<(PeerAddress, String)>,
 }
 
 impl Recorder {
@@ -175,12 +177,23 @@ impl ConnectionObserver for Recorder {
         self.add(ending, Some(reason.name()));
     }
 
+    fn handshake_failed(&self, peer: &PeerAddress, error: &EstablishError) {
+        let failure = (peer.clone(), error.to_string());
+        self.lock().failures.push(failure);
+    }
+
     fn refused(&self, peer: Option<&PeerAddress>, refusal: Refusal) {
         let Some(peer) = peer else { return };
+        // Told right before, in the same poll: those of one peer are in order.
+        let failure = {
+            let failures = &mut self.lock().failures;
+            let index = failures.iter().position(|(failed, _)| failed == peer);
+            index.map(|index| failures.remove(index).1)
+        };
         let ending = Ending {
             peer: peer.clone(),
             end: format!("refused/{}", refusal.name()),
-            text: "the connection was refused".to_owned(),
+            text: failure.unwrap_or_else(|| "the connection was refused".to_owned()),
             stats: ConnectionStats::default(),
         };
         self.add(ending, None);

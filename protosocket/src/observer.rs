@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{CloseReason, ConnectionStats, PeerAddress};
+use crate::{CloseReason, ConnectionStats, EstablishError, PeerAddress};
 
 /// Hears what happens to connections. Implement it to feed a metrics library.
 ///
@@ -17,6 +17,10 @@ pub trait ConnectionObserver: fmt::Debug + Send + Sync + 'static {
 
     /// A connection ended. For each [`opened`](Self::opened) there is exactly one call.
     fn closed(&self, _peer: &PeerAddress, _reason: &CloseReason, _stats: &ConnectionStats) {}
+
+    /// A handshake failed or took too long, and this is why; [`refused`](Self::refused) is told
+    /// next, for the same connection.
+    fn handshake_failed(&self, _peer: &PeerAddress, _error: &EstablishError) {}
 
     /// A connection was refused before it was established.
     fn refused(&self, _peer: Option<&PeerAddress>, _refusal: Refusal) {}

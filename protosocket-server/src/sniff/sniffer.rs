@@ -204,7 +204,8 @@ impl Rules {
 
 /// The peer speaks what is not spoken here.
 ///
-/// It is the source of the [`io::Error`] with which a [`Sniffer`] refuses a stream.
+/// It is the source of the [`io::Error`] with which a [`Sniffer`] refuses a stream, or
+/// [`Routes`](crate::Routes) do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrongProtocol {
     expected: Vec<Protocol>,
@@ -212,6 +213,14 @@ pub struct WrongProtocol {
 }
 
 impl WrongProtocol {
+    /// It is known what the stream is, and nobody is for that.
+    pub(crate) fn without_a_route() -> Self {
+        Self {
+            expected: Vec::new(),
+            found: None,
+        }
+    }
+
     /// What the bytes look like, if they look like something.
     pub fn found(&self) -> Option<Protocol> {
         self.found
@@ -220,6 +229,9 @@ impl WrongProtocol {
 
 impl fmt::Display for WrongProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.expected.is_empty() && self.found.is_none() {
+            return f.write_str("no route of this port is for such a stream");
+        }
         f.write_str("this port speaks ")?;
         for (number, protocol) in self.expected.iter().enumerate() {
             let separator = match number {

@@ -15,9 +15,9 @@ use std::{
 
 use protosocket::{
     CloseReason, ConnectionObserver, ConnectionStats, DecodeError, Decoded, Decoder, EncodeError,
-    Encoder, Input, LinesCodec, MessageReactor, PeerAddress, ReactorContext, ReactorStatus,
-    Refusal, SendBuffer, SendError, Sender, SocketConnector, SocketListener, StreamWithAddress,
-    TcpConnector, TcpSocketListener, WeakSender,
+    Encoder, EstablishError, Input, LinesCodec, MessageReactor, PeerAddress, ReactorContext,
+    ReactorStatus, Refusal, SendBuffer, SendError, Sender, SocketConnector, SocketListener,
+    StreamWithAddress, TcpConnector, TcpSocketListener, WeakSender,
 };
 use protosocket_server::{
     DrainReport, ProtosocketServer, ProtosocketServerConfig, Serve, ServerConnection,
@@ -419,11 +419,19 @@ pub(crate) enum Event {
 
 /// Remembers everything.
 #[derive(Default)]
-pub(crate) struct Record(Mutex<Vec<Event>>);
+pub(crate) struct Record {
+    events: Mutex<Vec<Event>>,
+    failures: Mutex<Vec<String>>,
+}
 
 impl Record {
     pub(crate) fn events(&self) -> Vec<Event> {
-        lock(&self.0).clone()
+        lock(&self.events).clone()
+    }
+
+    /// Why handshakes failed.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        lock(&self.failures).clone()
     }
 
     pub(crate) fn opened(&self) -> usize {
@@ -439,7 +447,10 @@ impl Record {
     }
 
     fn count(&self, filter: impl Fn(&Event) -> bool) -> usize {
-        lock(&self.0).iter().filter(|event| filter(event)).count()
+        lock(&self.events)
+            .iter()
+            .filter(|event| filter(event))
+            .count()
     }
 }
 
@@ -451,15 +462,19 @@ impl fmt::Debug for Record {
 
 impl ConnectionObserver for Record {
     fn opened(&self, peer: &PeerAddress) {
-        lock(&self.0).push(Event::Opened(peer.clone()));
+        lock(&self.events).push(Event::Opened(peer.clone()));
     }
 
     fn closed(&self, peer: &PeerAddress, reason: &CloseReason, _stats: &ConnectionStats) {
-        lock(&self.0).push(Event::Closed(peer.clone(), reason.name()));
+        lock(&self.events).push(Event::Closed(peer.clone(), reason.name()));
+    }
+
+    fn handshake_failed(&self, peer: &PeerAddress, error: &EstablishError) {
+        lock(&self.failures).push(format!("{peer}: {error}"));
     }
 
     fn refused(&self, peer: Option<&PeerAddress>, refusal: Refusal) {
-        lock(&self.0).push(Event::Refused(peer.cloned(), refusal));
+        lock(&self.events).push(Event::Refused(peer.cloned(), refusal));
     }
 }
 

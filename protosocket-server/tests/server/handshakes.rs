@@ -72,6 +72,10 @@ async fn d13_a_handshake_that_never_ends_is_cut_by_handshake_timeout() {
     server.has_connections(0).await;
     assert_eq!(record.refused(Refusal::Handshake), 1);
     assert_eq!(record.events().len(), 1);
+    let [failure] = &record.failures()[..] else {
+        panic!("one failure: {record:?}");
+    };
+    assert!(failure.contains("handshake_timeout"), "{failure}");
 }
 
 #[tokio::test]
@@ -121,6 +125,8 @@ async fn d14_a_handshake_that_panics_or_fails_ends_only_itself() {
         server.has_connections(1).await;
         assert_eq!(record.refused(refusal), 1);
     }
+    let failures = record.failures();
+    assert_eq!(failures, ["memory: the handshake failed: greeted with 101"]);
     assert!(early.is_served().await);
     let mut late = connect(&connector).await;
     late.send("ghello").await;

@@ -136,6 +136,11 @@ async fn whoever_is_not_trusted_is_refused_by_its_own_address() {
     let mut stranger = served.anywhere.connect("203.0.113.9:1");
     assert_eq!(stranger.line().await, None);
     served.server.has_connections(0).await;
+    let failures = served.record.failures();
+    assert!(
+        failures[0].contains("none of the proxies that are trusted"),
+        "{failures:?}"
+    );
     let peer = Some(PeerAddress::Ip(address("203.0.113.9:1")));
     assert_eq!(
         served.record.events(),

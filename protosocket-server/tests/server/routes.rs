@@ -284,6 +284,8 @@ async fn a_stream_that_no_route_is_for_is_refused() {
         port.server.has_connections(0).await;
     }
     assert_eq!(port.record.refused(Refusal::Protocol), 2);
+    let says = "memory: the handshake failed: no route of this port is for such a stream";
+    assert_eq!(port.record.failures(), [says, says]);
     assert_eq!(port.record.events().len(), 2);
 }
 

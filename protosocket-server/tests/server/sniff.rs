@@ -264,6 +264,9 @@ async fn l6_users_of_other_protocols_are_refused_with_that_reason() {
         assert_eq!(stranger.line().await, None);
         server.has_connections(1).await;
         assert_eq!(record.refused(Refusal::Protocol), refused + 1);
+        let failures = record.failures();
+        let says = "memory: the handshake failed: this port speaks lines, and what came looks like";
+        assert!(failures[refused].starts_with(says), "{failures:?}");
     }
     assert!(canary.is_served().await);
     assert_eq!(record.events().len(), 8, "{record:?}");
