@@ -2,8 +2,8 @@
 //! protocol and peer.
 //!
 //! Foreign servers and ours run in threads and runtimes of their own, on ports of 127.0.0.1 that the
-//! system chooses. Those that are programs of their own are in [`programs`]: a test whose program is
-//! missing is skipped, but fails where `CI` is set.
+//! system chooses. What is compared with protosocket 2.0.2 needs nothing installed; other peers are
+//! programs ([`programs`]), whose tests say so and are skipped where those are missing.
 
 mod call;
 pub use call::{Call, Operation};

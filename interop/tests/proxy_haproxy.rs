@@ -8,9 +8,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
-use interop::programs::{PATIENCE, Program, find, free_address, until};
+use interop::programs::{Program, find, free_port};
 use protosocket::{
     Layered, LinesCodec, MessageReactor, PeerAddress, ReactorContext, ReactorStatus, SendError,
     Sender, SocketConnector, SocketListener, TcpConnector, TcpOptions, TcpSocketListener,
@@ -22,6 +24,9 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt},
     runtime::Runtime,
 };
+
+/// How long a test waits before it fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 type Listener = Layered<TcpSocketListener, ProxyAcceptor>;
 type Stream = <Listener as SocketListener>::Stream;
@@ -127,13 +132,16 @@ impl Ours {
 
     /// The header of the last connection for which `wanted` holds, once there is one.
     fn header(&self, wanted: impl Fn(&ProxyHeader) -> bool) -> ProxyHeader {
-        let mut found = None;
-        until(|| {
+        let begun = Instant::now();
+        loop {
             let headers = lock(&self.headers).clone();
-            found = headers.into_iter().flatten().rfind(&wanted);
-            found.is_some()
-        });
-        found.expect("it has come")
+            let found = headers.into_iter().flatten().rfind(&wanted);
+            if let Some(header) = found {
+                return header;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no such header came");
+            thread::park_timeout(Duration::from_millis(10));
+        }
     }
 }
 
@@ -147,7 +155,8 @@ fn folder(name: &str) -> PathBuf {
 /// haproxy in front of ours: what is said to `bind`, and how the server is called.
 fn haproxy(name: &str, ours: &Ours, bind: &str, server: &str) -> Option<(Program, SocketAddr)> {
     let program = find("haproxy")?;
-    let address = free_address();
+    let port = free_port();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let config = format!(
         "global\n  maxconn 100\n\
          defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 30s\n  timeout server 30s\n\
@@ -159,8 +168,7 @@ fn haproxy(name: &str, ours: &Ours, bind: &str, server: &str) -> Option<(Program
     fs::write(&file, config).expect("the folder is ours");
     let mut command = Command::new(program);
     command.arg("-db").arg("-f").arg(file);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    Some((Program::serve(&mut command, address), address))
+    Some((Program::serve(&mut command, port), address))
 }
 
 /// What ours says who this is, and who it is.
@@ -250,36 +258,17 @@ fn haproxy_tells_ours_what_the_tls_of_its_clients_is_like() {
     let Some((_haproxy, address)) = haproxy("tls", &ours, &bind, options) else {
         return;
     };
-    let mut client = Command::new(openssl)
-        .args([
-            "s_client",
-            "-quiet",
-            "-servername",
-            "lines.example",
-            "-alpn",
-            "lines",
-        ])
-        .arg("-connect")
-        .arg(address.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it runs");
-    let input = client.stdin.as_mut().expect("it is piped");
-    input.write_all(b"who\n").expect("it reads");
-    let mut line = String::new();
-    let mut output = BufReader::new(client.stdout.take().expect("it is piped"));
-    output.read_line(&mut line).expect("it is answered");
-    // Ended by its handle, and waited for.
+    let mut client = Command::new(openssl);
+    client.args(["s_client", "-quiet", "-servername", "lines.example"]);
     client
-        .kill()
-        .and_then(|()| client.wait().map(drop))
-        .expect("it is ours");
+        .args(["-alpn", "lines", "-connect"])
+        .arg(address.to_string());
+    let mut client = Program::start(&mut client);
+    client.say("who\n");
 
     let header = ours.header(|header| header.ssl().is_some());
-    let told = header.client().map(|client| client.to_string());
-    assert_eq!(told.as_deref(), Some(line.trim_end()));
+    let told = header.client().expect("it is an address").to_string();
+    client.hear(&told);
     assert_eq!(header.authority(), Some("lines.example"));
     assert_eq!(header.alpn(), Some(&b"lines"[..]));
     let ssl = header.ssl().expect("it was sent");
