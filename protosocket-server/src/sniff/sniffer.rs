@@ -75,9 +75,8 @@ impl Sniffer {
     /// The PROXY protocol is refused too: it belongs into a
     /// [`ProxyAcceptor`](protosocket::proxy::ProxyAcceptor) below.
     pub fn expect(protocol: Protocol) -> Self {
-        let others = Protocol::KNOWN.into_iter();
         Self::new([protocol])
-            .refuse(others.filter(|other| *other != protocol))
+            .refuse(Protocol::KNOWN)
             .otherwise(protocol)
     }
 
@@ -108,7 +107,7 @@ impl Sniffer {
         self
     }
 
-    /// Refuse these all the same, by their names.
+    /// Refuse these all the same, by their names, unless they are among those that are taken.
     #[must_use]
     pub fn refuse(mut self, protocols: impl IntoIterator<Item = Protocol>) -> Self {
         self.rules_mut().refused.extend(protocols);

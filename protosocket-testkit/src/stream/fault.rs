@@ -492,6 +492,10 @@ impl<L: SocketListener> SocketListener for FaultListener<L> {
         };
         Poll::Ready(Ok(Accepted { peer, establish }))
     }
+
+    fn is_proxy(&self, peer: &PeerAddress) -> bool {
+        self.listener.is_proxy(peer)
+    }
 }
 
 /// Puts faults under a stream once it is established.
