@@ -39,6 +39,7 @@ pub(super) const ENDS: &[&str] = &[
     "aborted",
     "panicked",
     "dropped",
+    "refused/handshake",
 ];
 
 /// The messages that are decoded before the end.
