@@ -1,0 +1,9 @@
+use crate::Provider;
+
+/// Cryptography by AWS-LC, with post-quantum key exchange (X25519MLKEM768).
+pub fn aws_lc_rs() -> Provider {
+    Provider::with_tickets(
+        rustls::crypto::aws_lc_rs::default_provider(),
+        rustls::crypto::aws_lc_rs::Ticketer::new,
+    )
+}

@@ -1,0 +1,75 @@
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes of a peer whose handshake has failed that are read before its stream is dropped.
+const UNREAD: usize = 64 * 1024;
+
+/// The end of a handshake that failed: what the peer must be told is written, its stream is shut
+/// down, and what it has sent already is read, because a kernel that drops unread bytes sends a
+/// reset, which can overtake the alert.
+#[derive(Debug)]
+pub(crate) struct Farewell<S> {
+    stream: S,
+    /// What is left of the last words.
+    words: &'static [u8],
+    error: Option<io::Error>,
+}
+
+impl<S> Farewell<S> {
+    pub(crate) fn new(stream: S, error: io::Error) -> Self {
+        Self::with(stream, &[], error)
+    }
+
+    pub(crate) fn with(stream: S, words: &'static [u8], error: io::Error) -> Self {
+        Self {
+            stream,
+            words,
+            error: Some(error),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Farewell<S> {
+    fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(&mut self.stream);
+        while !self.words.is_empty() {
+            match ready!(stream.as_mut().poll_write(cx, self.words))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.words = &self.words[count..],
+            }
+        }
+        stream.poll_shutdown(cx)
+    }
+
+    fn forget_unread(&mut self, cx: &mut Context<'_>) {
+        let mut memory = [0; 4096];
+        let mut left = UNREAD;
+        while left > 0 {
+            let mut buffer = ReadBuf::new(&mut memory);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    left = left.saturating_sub(buffer.filled().len());
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Farewell<S> {
+    type Output = io::Error;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Error> {
+        // Whether it could be said changes nothing about why.
+        let _ = ready!(self.poll_say(cx));
+        self.forget_unread(cx);
+        let error = self.error.take();
+        Poll::Ready(error.expect("a future is not polled after it was ready"))
+    }
+}
