@@ -92,10 +92,6 @@ impl<F: Future<Output = io::Result<Stream>> + Unpin> Side<F> {
         }
     }
 
-    pub(crate) fn is_busy(&self) -> bool {
-        matches!(self, Self::Busy(_))
-    }
-
     #[track_caller]
     pub(crate) fn stream(self) -> Stream {
         match self {
@@ -274,4 +270,37 @@ pub(crate) fn client_of_tls12(authority: &Authority, protocols: &[&str]) -> Conn
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|it| (*it).into()).collect();
     Connector::from_config(Arc::new(config), NAME.try_into().expect("it is a name"))
+}
+
+/// A client that would send early data if a server let it.
+pub(crate) fn client_with_early_data(authority: &Authority) -> Connector {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.der()).expect("it is a certificate");
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(crypto)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("it is supported")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.enable_early_data = true;
+    Connector::from_config(Arc::new(config), NAME.try_into().expect("it is a name"))
+}
+
+/// The numbers of the extensions of a ClientHello that is the first record of `bytes`.
+pub(crate) fn extensions_of_client_hello(bytes: &[u8]) -> Vec<u16> {
+    let number = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    // Behind the headers of record and message, version and random: session id, cipher suites,
+    // compression methods.
+    let mut at = 5 + 4 + 2 + 32;
+    at += 1 + usize::from(bytes[at]);
+    at += 2 + usize::from(number(at));
+    at += 1 + usize::from(bytes[at]);
+    let end = at + 2 + usize::from(number(at));
+    at += 2;
+    let mut found = Vec::new();
+    while at < end {
+        found.push(number(at));
+        at += 4 + usize::from(number(at + 2));
+    }
+    found
 }
