@@ -1,6 +1,6 @@
 use std::{io, sync::Arc};
 
-use rustls::{AlertDescription, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
 
 use crate::{Alert, Speech, alpn::Protocols};
 
@@ -157,7 +157,7 @@ impl Error {
         match error {
             Tls::AlertReceived(alert) => Self::Refused(Alert(u8::from(*alert))),
             Tls::InvalidCertificate(problem) => Self::Certificate {
-                problem: problem.to_string(),
+                problem: certificate_problem(problem),
                 alert,
                 source,
             },
@@ -233,6 +233,19 @@ fn is_about_version(problem: &PeerIncompatible) -> bool {
             | P::Tls12NotOffered
             | P::Tls12NotOfferedOrEnabled
     )
+}
+
+/// What is wrong with a certificate, in words where rustls has none.
+fn certificate_problem(problem: &CertificateError) -> String {
+    let text = match problem {
+        CertificateError::BadEncoding => "it is damaged",
+        CertificateError::UnknownIssuer => "no authority that this side trusts has signed it",
+        CertificateError::BadSignature => "it, or the handshake, is signed with another key",
+        CertificateError::Revoked => "it was revoked",
+        CertificateError::Other(other) => return other.to_string(),
+        other => return other.to_string(),
+    };
+    text.to_owned()
 }
 
 fn incompatibility(problem: &PeerIncompatible) -> String {
