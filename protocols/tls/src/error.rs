@@ -254,6 +254,9 @@ fn incompatibility(problem: &PeerIncompatible) -> String {
         problem if is_about_version(problem) => {
             "the peer speaks no version of TLS that this side allows (minimum_version)"
         }
+        P::SignatureAlgorithmsExtensionRequired => {
+            "the client names no kinds of signatures, as clients older than TLS 1.2 do"
+        }
         P::NoCipherSuitesInCommon => "no cipher suite",
         P::NoKxGroupsInCommon | P::NamedGroupsExtensionRequired => "no group for the key exchange",
         P::NoSignatureSchemesInCommon | P::NoCertificateRequestSignatureSchemesInCommon => {

@@ -54,6 +54,10 @@ impl Authority {
         self.der.clone()
     }
 
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// A certificate for these names, good for both sides.
     pub(crate) fn sign(&self, names: &[&str]) -> Signed {
         self.sign_with(names, |_| {})
