@@ -165,6 +165,22 @@ fn its_client_resumes_sessions_in_both_versions() {
 }
 
 #[test]
+fn l9_renegotiation_is_refused() {
+    let files = Files::new("openssl-renegotiation");
+    let server = Server::start(files.acceptor());
+    let Some(mut client) = s_client(&files, &server, &["-tls1_2"]) else {
+        return;
+    };
+    client.say("hello\n");
+    client.hear("echo hello");
+    client.say("R\n");
+    client.hear("no renegotiation");
+    // OpenSSL gives the connection up then, with an alert.
+    let ends = server.ends(1);
+    assert_eq!(ends[0].0, "io", "{ends:?}");
+}
+
+#[test]
 fn both_sides_log_the_same_secrets() {
     let files = Files::new("openssl-keylog");
     let (ours, theirs) = (files.path("ours"), files.path("theirs"));

@@ -1,6 +1,6 @@
 use std::{io, sync::Arc};
 
-use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
 use crate::{Alert, Speech, alpn::Protocols};
 
@@ -204,9 +204,7 @@ fn alert_for(error: &rustls::Error) -> Option<Alert> {
     use rustls::Error as Tls;
     Some(match error {
         Tls::InvalidCertificate(problem) => of(AlertDescription::from(problem.clone())),
-        Tls::InvalidMessage(InvalidMessage::MessageTooLarge) | Tls::PeerSentOversizedRecord => {
-            Alert::RECORD_OVERFLOW
-        }
+        Tls::PeerSentOversizedRecord => Alert::RECORD_OVERFLOW,
         Tls::InvalidMessage(problem) => of(AlertDescription::from(*problem)),
         Tls::PeerIncompatible(problem) if is_about_version(problem) => Alert::PROTOCOL_VERSION,
         Tls::PeerIncompatible(_) => Alert::HANDSHAKE_FAILURE,

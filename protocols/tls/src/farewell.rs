@@ -7,6 +7,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::Alert;
+
 /// Bytes of a peer whose handshake has failed that are read before its stream is dropped.
 const UNREAD: usize = 64 * 1024;
 
@@ -17,19 +19,21 @@ const UNREAD: usize = 64 * 1024;
 pub(crate) struct Farewell<S> {
     stream: S,
     /// What is left of the last words.
-    words: &'static [u8],
+    words: Vec<u8>,
     error: Option<io::Error>,
 }
 
 impl<S> Farewell<S> {
     pub(crate) fn new(stream: S, error: io::Error) -> Self {
-        Self::with(stream, &[], error)
+        Self::with(stream, None, error)
     }
 
-    pub(crate) fn with(stream: S, words: &'static [u8], error: io::Error) -> Self {
+    /// With an alert that nobody has written yet.
+    pub(crate) fn with(stream: S, alert: Option<Alert>, error: io::Error) -> Self {
         Self {
             stream,
-            words,
+            // A fatal one (RFC 8446 section 6), as it is written before anything is encrypted.
+            words: alert.map_or_else(Vec::new, |alert| vec![0x15, 3, 3, 0, 2, 2, alert.0]),
             error: Some(error),
         }
     }
@@ -39,9 +43,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Farewell<S> {
     fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut stream = Pin::new(&mut self.stream);
         while !self.words.is_empty() {
-            match ready!(stream.as_mut().poll_write(cx, self.words))? {
+            match ready!(stream.as_mut().poll_write(cx, &self.words))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.words = &self.words[count..],
+                count => drop(self.words.drain(..count)),
             }
         }
         stream.poll_shutdown(cx)

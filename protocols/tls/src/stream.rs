@@ -99,6 +99,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if self.session().wants_write() {
+            // What TLS answers by itself, such as a refusal to renegotiate, must not wait for the
+            // next message. If it cannot be written, the next message will tell.
+            let _ = Pin::new(&mut self.inner).poll_flush(cx);
+        }
         read.map_err(Error::of_stream)
     }
 }

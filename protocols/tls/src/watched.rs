@@ -9,12 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::Speech;
 
 /// The stream below, and the first bytes that came from it: they tell what a peer speaks that
-/// does not speak TLS.
+/// does not speak TLS. And whether anything was written to it.
 #[derive(Debug)]
 pub(crate) struct Watched<S> {
     pub(crate) stream: S,
     beginning: [u8; Speech::ENOUGH],
     seen: u8,
+    wrote: bool,
 }
 
 impl<S> Watched<S> {
@@ -23,11 +24,16 @@ impl<S> Watched<S> {
             stream,
             beginning: [0; Speech::ENOUGH],
             seen: 0,
+            wrote: false,
         }
     }
 
     pub(crate) fn beginning(&self) -> &[u8] {
         &self.beginning[..self.seen.into()]
+    }
+
+    pub(crate) fn has_written(&self) -> bool {
+        self.wrote
     }
 
     fn watch(&mut self, bytes: &[u8]) {
@@ -61,6 +67,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.wrote = true;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -78,6 +85,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.wrote = true;
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 

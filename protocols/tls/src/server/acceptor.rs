@@ -140,7 +140,12 @@ impl<S: Transport> Accept<S> {
                     return Poll::Ready(Err(error));
                 };
                 let error = Error::of_handshake(error, stream.beginning());
-                return Poll::Ready(Ok(Stage::Farewell(Farewell::new(stream, error))));
+                // rustls says nothing to some that do not begin as they must.
+                let alert = match stream.has_written() {
+                    true => None,
+                    false => Error::of(&error).and_then(Error::alert_sent),
+                };
+                return Poll::Ready(Ok(Stage::Farewell(Farewell::with(stream, alert, error))));
             }
         };
         Poll::Ready(Ok(match self.shared.choose(&start.client_hello()) {
@@ -149,19 +154,12 @@ impl<S: Transport> Accept<S> {
                 Stage::Handshake(Box::new(start.into_stream(config).into_fallible()))
             }
             Err(error) => {
-                let words = match error {
-                    Error::NoApplicationProtocol { .. } => &NO_APPLICATION_PROTOCOL,
-                    _ => &UNRECOGNIZED_NAME,
-                };
-                Stage::Farewell(Farewell::with(start.io, words, error.into()))
+                let alert = error.alert_sent();
+                Stage::Farewell(Farewell::with(start.io, alert, error.into()))
             }
         }))
     }
 }
-
-/// Fatal alerts (RFC 8446 section 6), as they are written before anything is encrypted.
-const NO_APPLICATION_PROTOCOL: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 120];
-const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
 impl<S: Transport> Future for Accept<S> {
     type Output = io::Result<TlsStream<S>>;

@@ -3,6 +3,9 @@
 mod certificates;
 mod close;
 mod handshake;
+#[path = "../common/hello.rs"]
+mod hello;
+mod malformed;
 mod pair;
 mod pki;
 mod records;

@@ -61,6 +61,11 @@ impl Wire {
         !fresh.is_empty()
     }
 
+    /// Forget what has been written, which is carried by hand.
+    pub(crate) fn skip(&mut self) {
+        self.carried = self.from.written_len();
+    }
+
     /// Everything that was written.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.from.written()
@@ -83,7 +88,7 @@ pub(crate) enum Side<F> {
 }
 
 impl<F: Future<Output = io::Result<Stream>> + Unpin> Side<F> {
-    fn poll(&mut self) {
+    pub(crate) fn poll(&mut self) {
         let Self::Busy(future) = self else { return };
         match poll_once(future) {
             Poll::Pending => {}
@@ -260,30 +265,37 @@ pub(crate) fn records(mut bytes: &[u8]) -> Vec<(u8, usize)> {
 /// A client that speaks nothing above TLS 1.2, which nobody can configure: a minimum is for
 /// safety, a maximum would be against it.
 pub(crate) fn client_of_tls12(authority: &Authority, protocols: &[&str]) -> Connector {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(authority.der()).expect("it is a certificate");
-    let crypto = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(crypto)
-        .with_protocol_versions(&[&rustls::version::TLS12])
-        .expect("it is supported")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = config_of_version(authority, &rustls::version::TLS12);
+    let mut config = Arc::unwrap_or_clone(config);
     config.alpn_protocols = protocols.iter().map(|it| (*it).into()).collect();
     Connector::from_config(Arc::new(config), NAME.try_into().expect("it is a name"))
 }
 
 /// A client that would send early data if a server let it.
 pub(crate) fn client_with_early_data(authority: &Authority) -> Connector {
+    let mut config = Arc::unwrap_or_clone(config_of_client(authority));
+    config.enable_early_data = true;
+    Connector::from_config(Arc::new(config), NAME.try_into().expect("it is a name"))
+}
+
+/// A client of rustls, for what ours has no setting for.
+pub(crate) fn config_of_client(authority: &Authority) -> Arc<rustls::ClientConfig> {
+    config_of_version(authority, &rustls::version::TLS13)
+}
+
+fn config_of_version(
+    authority: &Authority,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority.der()).expect("it is a certificate");
     let crypto = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(crypto)
-        .with_protocol_versions(&[&rustls::version::TLS13])
+    let config = rustls::ClientConfig::builder_with_provider(crypto)
+        .with_protocol_versions(&[version])
         .expect("it is supported")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.enable_early_data = true;
-    Connector::from_config(Arc::new(config), NAME.try_into().expect("it is a name"))
+    Arc::new(config)
 }
 
 /// The numbers of the extensions of a ClientHello that is the first record of `bytes`.
