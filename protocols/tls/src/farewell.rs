@@ -7,7 +7,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::Alert;
+use crate::{Alert, Error, watched::Watched};
 
 /// Bytes of a peer whose handshake has failed that are read before its stream is dropped.
 const UNREAD: usize = 64 * 1024;
@@ -23,13 +23,22 @@ pub(crate) struct Farewell<S> {
     error: Option<io::Error>,
 }
 
-impl<S> Farewell<S> {
-    pub(crate) fn new(stream: S, error: io::Error) -> Self {
-        Self::with(stream, None, error)
+impl<S> Farewell<Watched<S>> {
+    /// After a handshake that rustls has given up.
+    pub(crate) fn after(stream: Watched<S>, error: io::Error) -> Self {
+        let error = Error::of_handshake(error, stream.beginning());
+        // rustls says nothing to some that do not begin as they must.
+        let unsaid = match stream.has_written() {
+            true => None,
+            false => Error::of(&error).and_then(Error::alert_sent),
+        };
+        Self::new(stream, unsaid, error)
     }
+}
 
-    /// With an alert that nobody has written yet.
-    pub(crate) fn with(stream: S, alert: Option<Alert>, error: io::Error) -> Self {
+impl<S> Farewell<S> {
+    /// With an alert that nobody has written yet, if there is one to write.
+    pub(crate) fn new(stream: S, alert: Option<Alert>, error: io::Error) -> Self {
         Self {
             stream,
             // A fatal one (RFC 8446 section 6), as it is written before anything is encrypted.

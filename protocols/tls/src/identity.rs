@@ -8,10 +8,10 @@ use rustls::{
 use crate::{ConfigError, Provider, pem};
 
 /// A certificate with its chain and its private key: who this side is.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Identity(Source);
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Source {
     Files {
         chain: PathBuf,
@@ -69,19 +69,6 @@ impl Identity {
             Source::Files { chain, key } => Self::pem(pem::read(chain)?, pem::read(key)?),
             Source::Pem { .. } | Source::Der { .. } => self.clone(),
         })
-    }
-
-    /// Whether both are made of the same bytes.
-    pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Source::Pem { chain, key }, Source::Pem { chain: c, key: k }) => {
-                chain == c && key == k
-            }
-            (Source::Der { chain, key }, Source::Der { chain: c, key: k }) => {
-                chain == c && key == k
-            }
-            _ => false,
-        }
     }
 
     /// Parse it, and check that the key belongs to the certificate.

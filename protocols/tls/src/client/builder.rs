@@ -7,7 +7,10 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 
-use super::{Connector, trust::Trust};
+use super::{
+    Connector,
+    trust::{Trust, sha256},
+};
 use crate::{ConfigError, Identity, ProtocolVersion, Provider, Roots, alpn, key_log::KeyLogFile};
 
 /// Configures the TLS of a client. What cannot work is refused by [`build`](Self::build).
@@ -192,11 +195,11 @@ impl ConnectorBuilder {
     fn verifier(&mut self) -> Result<Arc<dyn ServerCertVerifier>, ConfigError> {
         let mut pins = std::mem::take(&mut self.pins);
         for certificate in &self.pinned {
-            pins.push(self.provider.sha256(certificate)?);
+            pins.push(sha256(&self.provider, certificate)?);
         }
         if !pins.is_empty() {
             // Found out here rather than in the first handshake.
-            self.provider.sha256(b"")?;
+            sha256(&self.provider, b"")?;
         }
         let authorities = match self.roots.take() {
             Some(roots) => {

@@ -113,14 +113,11 @@ impl<S: Transport> Future for Connect<S> {
                             let offered = config.alpn_protocols.clone();
                             let error = Error::NoneChosen { offered };
                             let stream = TlsStream::new(stream);
-                            Stage::Declined(Box::new(Farewell::new(stream, error.into())))
+                            Stage::Declined(Box::new(Farewell::new(stream, None, error.into())))
                         }
                         _ => return Poll::Ready(Ok(TlsStream::new(stream))),
                     },
-                    Err((error, stream)) => {
-                        let error = Error::of_handshake(error, stream.beginning());
-                        Stage::Failed(Farewell::new(stream, error))
-                    }
+                    Err((error, stream)) => Stage::Failed(Farewell::after(stream, error)),
                 },
                 Stage::Failed(farewell) => return Pin::new(farewell).poll(cx).map(Err),
                 Stage::Declined(farewell) => {

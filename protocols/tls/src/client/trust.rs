@@ -5,11 +5,11 @@ use std::{fmt, sync::Arc};
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{verify_tls12_signature, verify_tls13_signature},
+    crypto::{hash::HashAlgorithm, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use crate::Provider;
+use crate::{ConfigError, Provider};
 
 /// Believes whoever has the key of a certificate with one of these fingerprints and, if there are
 /// authorities as well, is vouched for by them. With neither, it believes anybody.
@@ -30,7 +30,7 @@ impl ServerCertVerifier for Trust {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if !self.pins.is_empty() {
-            let hash = self.provider.sha256(certificate);
+            let hash = sha256(&self.provider, certificate);
             let hash = hash.map_err(|error| Error::General(error.to_string()))?;
             if !self.pins.contains(&hash) {
                 let other = rustls::OtherError(Arc::new(OtherPin(hash)));
@@ -76,6 +76,19 @@ impl fmt::Debug for Trust {
             .field("authorities", &self.authorities.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// The SHA-256 of `bytes`, by whichever cipher suite has it.
+pub(super) fn sha256(provider: &Provider, bytes: &[u8]) -> Result<[u8; 32], ConfigError> {
+    let mut suites = provider.crypto().cipher_suites.iter();
+    let hash = suites
+        .find_map(|suite| {
+            let hash = suite.tls13()?.common.hash_provider;
+            (hash.algorithm() == HashAlgorithm::SHA256).then_some(hash)
+        })
+        .ok_or(ConfigError::NoSha256)?;
+    let output = hash.hash(bytes);
+    Ok(output.as_ref().try_into().expect("SHA-256 has 32 bytes"))
 }
 
 /// The fingerprint of a certificate that is none of those that are pinned.

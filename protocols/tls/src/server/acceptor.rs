@@ -139,13 +139,7 @@ impl<S: Transport> Accept<S> {
                 let Some(stream) = acceptor.take_io() else {
                     return Poll::Ready(Err(error));
                 };
-                let error = Error::of_handshake(error, stream.beginning());
-                // rustls says nothing to some that do not begin as they must.
-                let alert = match stream.has_written() {
-                    true => None,
-                    false => Error::of(&error).and_then(Error::alert_sent),
-                };
-                return Poll::Ready(Ok(Stage::Farewell(Farewell::with(stream, alert, error))));
+                return Poll::Ready(Ok(Stage::Farewell(Farewell::after(stream, error))));
             }
         };
         Poll::Ready(Ok(match self.shared.choose(&start.client_hello()) {
@@ -155,7 +149,7 @@ impl<S: Transport> Accept<S> {
             }
             Err(error) => {
                 let alert = error.alert_sent();
-                Stage::Farewell(Farewell::with(start.io, alert, error.into()))
+                Stage::Farewell(Farewell::new(start.io, alert, error.into()))
             }
         }))
     }
@@ -171,10 +165,7 @@ impl<S: Transport> Future for Accept<S> {
                 Stage::Hello(_) => ready!(this.poll_hello(cx))?,
                 Stage::Handshake(handshake) => match ready!(Pin::new(&mut **handshake).poll(cx)) {
                     Ok(stream) => return Poll::Ready(Ok(TlsStream::new(stream))),
-                    Err((error, stream)) => {
-                        let error = Error::of_handshake(error, stream.beginning());
-                        Stage::Farewell(Farewell::new(stream, error))
-                    }
+                    Err((error, stream)) => Stage::Farewell(Farewell::after(stream, error)),
                 },
                 Stage::Farewell(farewell) => {
                     return Pin::new(farewell).poll(cx).map(Err);

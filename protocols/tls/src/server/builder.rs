@@ -225,7 +225,8 @@ impl AcceptorBuilder {
             // LIMIT: sessions that are remembered.
             SessionPolicy::Remember(sessions) => ServerSessionMemoryCache::new(sessions),
             SessionPolicy::Tickets => {
-                config.ticketer = self.provider.tickets()?;
+                let tickets = self.provider.tickets.ok_or(ConfigError::NoTickets)?;
+                config.ticketer = tickets().map_err(|error| ConfigError::Rustls(error.into()))?;
                 Arc::new(NoServerSessionStorage {})
             }
             SessionPolicy::Off => {

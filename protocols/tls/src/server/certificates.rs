@@ -153,8 +153,7 @@ impl Certificates {
         let mut same = true;
         for entry in &*list {
             let bytes = entry.identity.bytes()?;
-            let loaded = entry.loaded.as_ref();
-            same &= loaded.is_some_and(|loaded| loaded.has_bytes_of(&bytes));
+            same &= entry.loaded.as_ref() == Some(&bytes);
         }
         match same {
             true => Ok(None),

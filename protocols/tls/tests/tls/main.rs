@@ -1,9 +1,9 @@
 //! Handshakes, streams and ends, between both sides without a network and over real ones.
 
 mod certificates;
+mod client_hello;
 mod close;
 mod handshake;
-#[path = "../common/hello.rs"]
 mod hello;
 mod malformed;
 mod pair;

@@ -47,7 +47,7 @@ impl Authority {
     }
 
     pub(crate) fn roots(&self) -> Roots {
-        Roots::from_pem(&self.pem).expect("it is a certificate")
+        Roots::from_pem(self.pem()).expect("it is a certificate")
     }
 
     pub(crate) fn der(&self) -> CertificateDer<'static> {

@@ -5,10 +5,7 @@ use protosocket_tls::{
     ClientHello, ClientHelloError, MAX_CLIENT_HELLO, Parsed, ProtocolVersion, Speech,
 };
 
-#[path = "common/hello.rs"]
-mod hello;
-
-use hello::{Hello, in_records};
+use crate::hello::{Hello, in_records};
 
 #[track_caller]
 fn parsed(bytes: &[u8]) -> ClientHello {
