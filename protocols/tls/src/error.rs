@@ -141,6 +141,11 @@ impl Error {
         }
     }
 
+    /// The alert that this failure of a handshake wants.
+    pub(crate) fn alert_for_handshake(error: &io::Error) -> Option<Alert> {
+        alert_for(rustls_error(error)?)
+    }
+
     /// What the failure of an established stream comes to.
     pub(crate) fn of_stream(error: io::Error) -> io::Error {
         match rustls_error(&error) {

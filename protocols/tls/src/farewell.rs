@@ -17,22 +17,28 @@ const UNREAD: usize = 64 * 1024;
 /// reset, which can overtake the alert.
 #[derive(Debug)]
 pub(crate) struct Farewell<S> {
-    stream: S,
+    /// Until it is done.
+    stream: Option<S>,
     /// What is left of the last words.
     words: Vec<u8>,
     error: Option<io::Error>,
 }
 
-impl<S> Farewell<Watched<S>> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Farewell<Watched<S>> {
     /// After a handshake that rustls has given up.
     pub(crate) fn after(stream: Watched<S>, error: io::Error) -> Self {
-        let error = Error::of_handshake(error, stream.beginning());
         // rustls says nothing to some that do not begin as they must.
         let unsaid = match stream.has_written() {
             true => None,
-            false => Error::of(&error).and_then(Error::alert_sent),
+            false => Error::alert_for_handshake(&error),
         };
         Self::new(stream, unsaid, error)
+    }
+
+    /// As the future, with what the peer has sent in view: the first bytes may have come one by one.
+    pub(crate) fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let (stream, error) = ready!(Pin::new(self).poll(cx));
+        Poll::Ready(Error::of_handshake(error, stream.beginning()))
     }
 }
 
@@ -40,7 +46,7 @@ impl<S> Farewell<S> {
     /// With an alert that nobody has written yet, if there is one to write.
     pub(crate) fn new(stream: S, alert: Option<Alert>, error: io::Error) -> Self {
         Self {
-            stream,
+            stream: Some(stream),
             // A fatal one (RFC 8446 section 6), as it is written before anything is encrypted.
             words: alert.map_or_else(Vec::new, |alert| vec![0x15, 3, 3, 0, 2, 2, alert.0]),
             error: Some(error),
@@ -50,7 +56,7 @@ impl<S> Farewell<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Farewell<S> {
     fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut stream = Pin::new(&mut self.stream);
+        let mut stream = Pin::new(self.stream.as_mut().expect(DONE));
         while !self.words.is_empty() {
             match ready!(stream.as_mut().poll_write(cx, &self.words))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -61,11 +67,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Farewell<S> {
     }
 
     fn forget_unread(&mut self, cx: &mut Context<'_>) {
+        let stream = self.stream.as_mut().expect(DONE);
         let mut memory = [0; 4096];
         let mut left = UNREAD;
         while left > 0 {
             let mut buffer = ReadBuf::new(&mut memory);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     left = left.saturating_sub(buffer.filled().len());
                 }
@@ -76,13 +83,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Farewell<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Farewell<S> {
-    type Output = io::Error;
+    type Output = (S, io::Error);
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Whether it could be said changes nothing about why.
         let _ = ready!(self.poll_say(cx));
         self.forget_unread(cx);
-        let error = self.error.take();
-        Poll::Ready(error.expect("a future is not polled after it was ready"))
+        let done = self.stream.take().zip(self.error.take());
+        Poll::Ready(done.expect(DONE))
     }
 }
+
+const DONE: &str = "a future is not polled after it was ready";

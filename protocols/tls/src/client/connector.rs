@@ -119,9 +119,10 @@ impl<S: Transport> Future for Connect<S> {
                     },
                     Err((error, stream)) => Stage::Failed(Farewell::after(stream, error)),
                 },
-                Stage::Failed(farewell) => return Pin::new(farewell).poll(cx).map(Err),
+                Stage::Failed(farewell) => return farewell.poll_error(cx).map(Err),
                 Stage::Declined(farewell) => {
-                    return Pin::new(&mut **farewell).poll(cx).map(Err);
+                    let (_, error) = ready!(Pin::new(&mut **farewell).poll(cx));
+                    return Poll::Ready(Err(error));
                 }
             }
         }

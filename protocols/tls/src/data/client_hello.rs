@@ -1,4 +1,7 @@
-use super::{ProtocolVersion, Speech, speech::HANDSHAKE};
+use super::{
+    ProtocolVersion, Speech,
+    speech::{HANDSHAKE, is_unfinished},
+};
 
 /// The largest ClientHello that is put together, in bytes without the headers of its records.
 ///
@@ -51,10 +54,14 @@ impl ClientHello {
     /// Nothing is kept between calls; what follows the message is not looked at.
     ///
     /// # Errors
-    /// [`ClientHelloError`]: what it is instead, as soon as that is certain.
+    /// [`ClientHelloError`]: what it is instead, as soon as that has a name.
     pub fn parse(bytes: &[u8]) -> Result<Parsed, ClientHelloError> {
-        if let Some(speech) = Speech::of(&bytes[..bytes.len().min(Speech::ENOUGH)]) {
-            return Err(ClientHelloError::NotTls(speech));
+        let beginning = &bytes[..bytes.len().min(Speech::ENOUGH)];
+        if let Some(speech) = Speech::of(beginning) {
+            return match is_unfinished(beginning) {
+                true => Ok(Parsed::NeedMore(1)),
+                false => Err(ClientHelloError::NotTls(speech)),
+            };
         }
         let mut rest = bytes;
         let mut message = Vec::new();

@@ -35,10 +35,10 @@ impl Speech {
         let starts_with_any = |words: &[&str]| words.iter().any(|word| starts(word));
         Some(match beginning {
             [] | [HANDSHAKE] | [HANDSHAKE, 3, ..] => return None,
-            _ if starts("PRI * HTTP/2") => Self::Http2,
+            _ if starts(HTTP_2) => Self::Http2,
             _ if starts_with_any(HTTP) => Self::Http,
-            _ if starts("SSH-") => Self::Ssh,
-            _ if starts("PROXY ") || starts("\r\n\r\n\0\r\nQUIT\n") => Self::ProxyHeader,
+            _ if starts(SSH) => Self::Ssh,
+            _ if starts_with_any(&PROXY) => Self::ProxyHeader,
             _ if starts_with_any(GREETINGS) => Self::Greeting,
             [0x14..=0x18, 3, ..] => Self::TlsRecord(beginning[0]),
             // A length with its highest bit set, and the type of a ClientHello.
@@ -49,6 +49,17 @@ impl Speech {
     }
 }
 
+/// Whether `beginning`, which is no handshake, may with more bytes turn out to be something that has
+/// a name.
+pub(super) fn is_unfinished(beginning: &[u8]) -> bool {
+    let words = HTTP.iter().chain(GREETINGS).chain(OTHERS);
+    let mut words = words.map(|word| word.as_bytes());
+    match beginning {
+        [0x14..=0x18] | [0x80..=0xff] | [0x80..=0xff, _] => true,
+        beginning => words.any(|word| word.len() > beginning.len() && word.starts_with(beginning)),
+    }
+}
+
 /// The content type of handshake records.
 pub(super) const HANDSHAKE: u8 = 0x16;
 
@@ -56,6 +67,11 @@ const HTTP: &[&str] = &[
     "GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "TRACE ",
     "HTTP/",
 ];
+
+const HTTP_2: &str = "PRI * HTTP/2";
+const SSH: &str = "SSH-";
+const PROXY: [&str; 2] = ["PROXY ", "\r\n\r\n\0\r\nQUIT\n"];
+const OTHERS: &[&str] = &[HTTP_2, SSH, PROXY[0], PROXY[1]];
 
 const GREETINGS: &[&str] = &["220 ", "220-", "+OK ", "* OK "];
 

@@ -167,9 +167,7 @@ impl<S: Transport> Future for Accept<S> {
                     Ok(stream) => return Poll::Ready(Ok(TlsStream::new(stream))),
                     Err((error, stream)) => Stage::Farewell(Farewell::after(stream, error)),
                 },
-                Stage::Farewell(farewell) => {
-                    return Pin::new(farewell).poll(cx).map(Err);
-                }
+                Stage::Farewell(farewell) => return farewell.poll_error(cx).map(Err),
             }
         }
     }

@@ -1,11 +1,14 @@
 //! A ClientHello read from bytes alone: what it says, however it is cut, and what is refused.
 
-use protosocket_testkit::for_each_seed;
+use protosocket_testkit::{for_each_seed, operations};
 use protosocket_tls::{
     ClientHello, ClientHelloError, MAX_CLIENT_HELLO, Parsed, ProtocolVersion, Speech,
 };
 
-use crate::hello::{Hello, in_records};
+use crate::{
+    any_bytes,
+    hello::{Hello, in_records},
+};
 
 #[track_caller]
 fn parsed(bytes: &[u8]) -> ClientHello {
@@ -147,12 +150,20 @@ fn nothing_that_is_flipped_cut_or_made_up_makes_it_panic() {
             bytes[at] = random.below(256) as u8;
         }
         bytes.truncate(random.below(bytes.len() + 1));
-        if let Ok(Parsed::NeedMore(missing)) = ClientHello::parse(&bytes) {
-            assert!(missing > 0);
-        }
+        any_bytes::check(&bytes);
     });
     assert_eq!(
         ClientHello::parse(b"\0\0\0\0"),
         Err(ClientHelloError::NotTls(Speech::Unknown))
     );
+}
+
+#[test]
+fn what_fuzzing_has_kept_holds() {
+    let corpus = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fuzz/corpus/client_hello"
+    );
+    let kept = operations::replay(std::path::Path::new(corpus), any_bytes::check);
+    assert!(kept.expect("the kept inputs can be read") > 0);
 }

@@ -1,8 +1,10 @@
 //! Handshakes, streams and ends, between both sides without a network and over real ones.
 
+mod any_bytes;
 mod certificates;
 mod client_hello;
 mod close;
+mod corpus;
 mod handshake;
 mod hello;
 mod malformed;

@@ -44,7 +44,7 @@ pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
 }
 
 /// Answers each line with itself.
-struct Echo;
+pub(crate) struct Echo;
 
 impl MessageReactor for Echo {
     type Codec = LinesCodec;
@@ -69,7 +69,14 @@ impl MessageReactor for Echo {
     }
 }
 
-struct Echoes<L>(PhantomData<fn() -> L>);
+/// Makes one for each connection that comes in through `L`.
+pub(crate) struct Echoes<L>(PhantomData<fn() -> L>);
+
+impl<L> Default for Echoes<L> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl<L> ServerConnector for Echoes<L>
 where
@@ -114,7 +121,7 @@ impl Served {
         let record = Arc::new(Recorder::new());
         let listener = Layered::new(listener, acceptor);
         let config = config.observer(record.clone());
-        let server = config.build_server(listener, Echoes(PhantomData));
+        let server = config.build_server(listener, Echoes::default());
         let server = server.expect("the configuration is valid");
         Self {
             handle: server.handle(),
