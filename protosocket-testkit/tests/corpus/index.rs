@@ -44,8 +44,6 @@ fn every_rule_is_proven_where_it_applies() {
             ("F21", "datagrams"),
             ("F22", "datagrams"),
             ("F23", "datagrams"),
-            ("D12-tls", "TLS"),
-            ("D14-tls", "TLS"),
         ]
     );
 }

@@ -14,7 +14,10 @@ use protosocket::{
     Prefixed, SendBuffer, TcpOptions, TcpSocketListener, Transport,
 };
 use protosocket_server::ProtosocketServerConfig;
-use protosocket_testkit::{LineEcho, corpus::Corpus};
+use protosocket_testkit::{
+    LineEcho,
+    corpus::{Corpus, RuleIndex},
+};
 use protosocket_tls::{Acceptor, ClientHello, Parsed, TlsStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -77,6 +80,17 @@ fn the_corpus_against_a_server() {
         },
     );
     report.expect_all();
+}
+
+#[test]
+fn every_rule_is_shown_where_it_applies() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/rules.toml");
+    let index = RuleIndex::load(rules, corpus().cases()).expect("it can be read");
+    let expected = [
+        "L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L10", "L11",
+    ];
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    assert_eq!(index.gaps(root, &expected), [""; 0]);
 }
 
 /// Lets canaries in without TLS, of which they know nothing: they begin with their name.
