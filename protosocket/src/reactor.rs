@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
     time::Instant,
@@ -330,6 +331,25 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         }
     }
 
+    /// As [`send`](Self::send), of what `write` appends to the send buffer: one message, for
+    /// reactors whose messages are best written as they are made, from what they borrow.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] if the buffer is at its bulk limit: `write` was not called then.
+    #[inline(always)]
+    pub fn send_with(
+        &mut self,
+        write: impl FnOnce(&mut SendBuffer) -> Result<(), EncodeError>,
+    ) -> Result<(), SendError<()>> {
+        let is_open = self.limits.bulk_messages > 0;
+        if (std::mem::take(&mut self.has_room) && is_open) || self.limits.has_room(self.send_buffer)
+        {
+            Ok(self.send_buffer.encode(&mut Written(PhantomData), write)?)
+        } else {
+            Err(self.refuse(()))
+        }
+    }
+
     #[cold]
     fn refuse<M>(&mut self, message: M) -> SendError<M> {
         self.has_outcome = true;
@@ -469,6 +489,18 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
             refused: self.refused,
             failure: self.failure,
         }
+    }
+}
+
+/// An encoder of messages that write themselves.
+struct Written<F>(PhantomData<F>);
+
+impl<F: FnOnce(&mut SendBuffer) -> Result<(), EncodeError>> Encoder for Written<F> {
+    type Message = F;
+
+    #[inline(always)]
+    fn encode(&mut self, write: F, output: &mut SendBuffer) -> Result<(), EncodeError> {
+        write(output)
     }
 }
 

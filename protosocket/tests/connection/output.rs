@@ -369,6 +369,44 @@ fn control_that_takes_the_room_of_a_reply_has_it_refused() {
 }
 
 #[test]
+fn a_message_that_writes_itself_keeps_the_limits_and_leaves_no_half_behind() {
+    let outcomes = Rc::new(Cell::new([0; 3]));
+    let count = outcomes.clone();
+    let answer: Answer<OneByte> = Box::new(move |context, _| {
+        let parts = [b"ab".as_slice(), b"cd"];
+        let written = context.send_with(|output| {
+            parts.iter().for_each(|part| output.put_slice(part));
+            Ok(())
+        });
+        let failed = context.send_with(|output| {
+            output.put_slice(b"half");
+            Err(EncodeError::invalid("told to fail"))
+        });
+        assert!(matches!(failed, Err(SendError::Encode(_))));
+        let large = context.send_with(|output| {
+            output.put_bytes(part(b'x', 20_000));
+            Ok(())
+        });
+        let refused = context.send_with(|_| unreachable!("there is no room"));
+        assert!(matches!(refused, Err(SendError::Full(()))));
+        let [a, b, c] = count.get();
+        let ok = |result: Result<(), _>| usize::from(result.is_ok());
+        count.set([a + ok(written), b + ok(large), c + 1]);
+        ReactorStatus::Continue
+    });
+    let mut server = Setup::bulk(1_000).open(one_byte(), answer);
+    server.peer.send("m");
+    server.settle();
+    assert_eq!(outcomes.get(), [1, 1, 1]);
+    let written = server.peer.written();
+    assert_eq!((&written[..5], written.len()), (&b"abcdx"[..], 20_004));
+    server.drop_sender();
+    server.peer.end();
+    let stats = server.finish().stats;
+    assert_eq!((stats.messages_out, stats.refused), (2, 1));
+}
+
+#[test]
 fn partial_writes_of_every_length_resume_exactly() {
     // Contiguous pieces between segments of their own, and several messages in a piece.
     let sizes = [3, 16 * 1024, 1, 17_000, 20, 40_000, 16 * 1024 - 1];
