@@ -1,0 +1,565 @@
+//! What the driver knows of the requests: it goes from one connection to the next.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::Arc,
+    task::Context,
+    time::{Duration, Instant},
+};
+
+use protosocket::{CloseReason, ConnectionStats, Decoder, EncodeError, SendBuffer};
+
+use crate::{
+    Error, Execution, Expect, PipelineConfig, Protocol, Received,
+    error::Violation,
+    panics::for_each_despite_panics as for_each,
+    table::{Arrival, Submission, Table, What},
+};
+
+/// Replies that are brought to their callers together, under one lock.
+const ARRIVALS: usize = 64;
+
+pub(crate) struct Engine<P: Protocol> {
+    protocol: P,
+    table: Arc<Table<P>>,
+    answer_timeout: Option<Duration>,
+    /// Requests that were never sent, in order.
+    waiting: VecDeque<Waiting<P::Request>>,
+    /// How many of them nobody waits for: fewer than half, so that callers that gave up pay for
+    /// having them looked up, each for two at most.
+    stale: usize,
+    /// Requests that were encoded for this connection, in order.
+    in_flight: VecDeque<InFlight<P>>,
+    /// What is known of the request in each place of the table.
+    calls: Vec<Call>,
+    tickets: u64,
+    submitted: VecDeque<Submission<P::Request>>,
+    abandoned: Vec<u32>,
+    arrivals: Vec<Arrival<P::Reply>>,
+    /// No request has to end before this instant.
+    next_deadline: Option<Instant>,
+    is_deserted: bool,
+    /// When a client that was closed is to be done.
+    closing: Option<Instant>,
+    stage: Stage<P>,
+    /// Messages that were encoded for this connection.
+    encoded: u64,
+    /// Since when the server has said nothing, while it is asked.
+    quiet_since: Option<Instant>,
+    /// Why the connection ends, if that is not what it says itself.
+    fault: Option<CloseReason>,
+}
+
+/// What a connection is good for.
+enum Stage<P: Protocol> {
+    /// It was opened, and nothing has been said.
+    New,
+    /// The reply to a request of the preamble is awaited.
+    Preamble(P::Expected),
+    /// Requests of callers are sent.
+    Open,
+    /// No request is sent any more, and replies are awaited.
+    Draining,
+}
+
+struct Waiting<Request> {
+    index: u32,
+    ticket: u64,
+    deadline: Option<Instant>,
+    request: Request,
+}
+
+struct InFlight<P: Protocol> {
+    index: u32,
+    ticket: u64,
+    deadline: Option<Instant>,
+    /// Kept until the reply comes: it goes to the next connection if no byte of it leaves on this.
+    request: P::Request,
+    expected: P::Expected,
+    /// As the how manieth message of the connection it was encoded.
+    encoded: u64,
+}
+
+/// The request in a place of the table, if somebody waits for it.
+#[derive(Clone, Copy)]
+struct Call {
+    /// 0 if nobody does.
+    ticket: u64,
+    is_sent: bool,
+}
+
+impl Call {
+    const NONE: Self = Self {
+        ticket: 0,
+        is_sent: false,
+    };
+}
+
+impl<P: Protocol> Engine<P> {
+    pub(crate) fn new(protocol: P, table: Arc<Table<P>>, config: &PipelineConfig) -> Self {
+        Self {
+            protocol,
+            table,
+            answer_timeout: config.answer_timeout,
+            waiting: VecDeque::new(),
+            stale: 0,
+            in_flight: VecDeque::new(),
+            calls: Vec::new(),
+            tickets: 0,
+            submitted: VecDeque::new(),
+            abandoned: Vec::new(),
+            arrivals: Vec::new(),
+            next_deadline: None,
+            is_deserted: false,
+            closing: None,
+            stage: Stage::New,
+            encoded: 0,
+            quiet_since: None,
+            fault: None,
+        }
+    }
+
+    // Between callers and connections.
+
+    /// Take note of the requests that were entered, and of those that were given up.
+    pub(crate) fn exchange(&mut self, cx: &mut Context<'_>, now: Instant) {
+        self.deliver();
+        let errands = (self.table).exchange(&mut self.submitted, &mut self.abandoned, cx);
+        self.is_deserted |= errands.is_deserted;
+        if self.closing.is_none()
+            && let Some(within) = errands.closing
+        {
+            let at = now.checked_add(within);
+            self.closing = at;
+            self.note_deadline(at);
+            self.is_deserted = true;
+        }
+        while let Some(submission) = self.submitted.pop_front() {
+            self.tickets += 1;
+            let index = submission.index as usize;
+            if self.calls.len() <= index {
+                self.calls.resize(index + 1, Call::NONE);
+            }
+            self.calls[index] = Call {
+                ticket: self.tickets,
+                is_sent: false,
+            };
+            let deadline = submission.timeout.and_then(|time| now.checked_add(time));
+            self.note_deadline(deadline);
+            self.waiting.push_back(Waiting {
+                index: submission.index,
+                ticket: self.tickets,
+                deadline,
+                request: submission.request,
+            });
+        }
+        if !self.abandoned.is_empty() {
+            self.bury();
+        }
+    }
+
+    fn note_deadline(&mut self, deadline: Option<Instant>) {
+        self.next_deadline = self.next_deadline.into_iter().chain(deadline).min();
+    }
+
+    /// Forget the requests that were given up.
+    #[cold]
+    fn bury(&mut self) {
+        for &index in &self.abandoned {
+            let call = mem::replace(&mut self.calls[index as usize], Call::NONE);
+            if call.ticket != 0 && !call.is_sent {
+                self.stale += 1;
+                self.table.dequeue(1);
+            }
+        }
+        self.take_back();
+        // What has arrived for them meanwhile goes with them.
+        self.deliver();
+        self.table.release(&mut self.abandoned);
+    }
+
+    /// Drop the requests that nobody waits for, if they are half of those that were not sent.
+    fn take_back(&mut self) {
+        if self.stale > 0 && self.stale >= self.waiting.len() / 2 {
+            self.stale = 0;
+            let calls = &self.calls;
+            (self.waiting).retain(|it| calls[it.index as usize].ticket == it.ticket);
+        }
+    }
+
+    /// The request in this place is over. Its caller is told with the next delivery.
+    fn finish(&mut self, index: u32, end: Result<P::Reply, Error>) {
+        let call = mem::replace(&mut self.calls[index as usize], Call::NONE);
+        if !call.is_sent {
+            self.table.dequeue(1);
+        }
+        let what = What::End(end);
+        self.arrivals.push(Arrival { index, what });
+    }
+
+    /// Bring what has arrived to its callers.
+    pub(crate) fn deliver(&mut self) {
+        if !self.arrivals.is_empty() {
+            self.table.deliver(&mut self.arrivals);
+            // Without the lock: what nobody wanted is dropped here, and tasks may be woken on the spot.
+            for_each(self.arrivals.drain(..), |arrival| {
+                if let What::Wake(Some(waker)) = arrival.what {
+                    waker.wake();
+                }
+            });
+        }
+    }
+
+    /// Whether nothing is to be done any more, by a client that nobody asks any more.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_deserted && self.waiting.len() == self.stale && self.in_flight.is_empty()
+    }
+
+    // Time.
+
+    /// When [`on_deadline`](Self::on_deadline) has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let answer = match self.in_flight() {
+            0 => None,
+            _ => self.answer_deadline(),
+        };
+        self.next_deadline.into_iter().chain(answer).min()
+    }
+
+    fn answer_deadline(&self) -> Option<Instant> {
+        self.quiet_since?.checked_add(self.answer_timeout?)
+    }
+
+    /// Tell the requests whose time is over. Whether the connection can go on.
+    pub(crate) fn on_deadline(&mut self, now: Instant) -> bool {
+        if self.closing.is_some_and(|at| at <= now) {
+            self.fail_all(|execution| Error::Closed { execution });
+            return false;
+        }
+        if let Some(after) = self.answer_timeout
+            && self.in_flight() > 0
+            && self.answer_deadline().is_some_and(|at| at <= now)
+        {
+            self.fail(Violation::NoAnswer(after));
+            return false;
+        }
+        if self.next_deadline.is_some_and(|at| at <= now) {
+            self.expire(now);
+        }
+        true
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.next_deadline = self.closing;
+        let waiting = (self.waiting.iter()).map(|it| (it.index, it.ticket, it.deadline));
+        let in_flight = (self.in_flight.iter()).map(|it| (it.index, it.ticket, it.deadline));
+        let mut over = Vec::new();
+        let mut next = None;
+        for (index, ticket, deadline) in waiting.chain(in_flight) {
+            if self.calls[index as usize].ticket != ticket {
+                continue;
+            }
+            match deadline {
+                Some(at) if at <= now => over.push(index),
+                at => next = next.into_iter().chain(at).min(),
+            }
+        }
+        self.note_deadline(next);
+        for index in over {
+            let is_sent = self.calls[index as usize].is_sent;
+            self.stale += usize::from(!is_sent);
+            let execution = match is_sent {
+                true => Execution::MaybeExecuted,
+                false => Execution::NeverSent,
+            };
+            self.finish(index, Err(Error::DeadlineExceeded { execution }));
+        }
+        self.take_back();
+        self.deliver();
+    }
+
+    // A connection.
+
+    /// A connection is opened: the decoder for it.
+    pub(crate) fn open(&mut self) -> P::Decoder {
+        self.stage = Stage::New;
+        self.encoded = 0;
+        self.quiet_since = None;
+        self.fault = None;
+        self.protocol.decoder()
+    }
+
+    /// Whether something is to be said before requests are.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self.stage, Stage::New)
+    }
+
+    /// Replies that are awaited.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len() + usize::from(matches!(self.stage, Stage::Preamble(_)))
+    }
+
+    /// Whether the connection has proved to be one.
+    pub(crate) fn is_proved(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::Draining)
+    }
+
+    /// Send no more requests on this connection.
+    pub(crate) fn drain(&mut self) {
+        if matches!(self.stage, Stage::Open) {
+            self.stage = Stage::Draining;
+        }
+    }
+
+    /// The server has sent something.
+    #[inline]
+    pub(crate) fn hear(&mut self, now: Instant) {
+        self.quiet_since = Some(now);
+    }
+
+    /// A message has come. `false` if it must not.
+    #[inline]
+    pub(crate) fn receive(
+        &mut self,
+        message: <P::Decoder as Decoder>::Message,
+    ) -> Result<Option<P::Reply>, Violation> {
+        if !matches!(self.stage, Stage::Open | Stage::Draining) {
+            return self.receive_preamble(message);
+        }
+        let front = self.in_flight.front_mut();
+        let has_front = front.is_some();
+        let expected = front.map(|it| &mut it.expected);
+        match self.protocol.receive(expected, message) {
+            Received::Reply(reply) => {
+                let Some(answered) = self.in_flight.pop_front() else {
+                    return Err(Violation::Unasked);
+                };
+                if self.calls[answered.index as usize].ticket == answered.ticket {
+                    self.finish(answered.index, Ok(reply));
+                    if self.arrivals.len() >= ARRIVALS {
+                        self.deliver();
+                    }
+                }
+            }
+            Received::Part if !has_front => return Err(Violation::Unasked),
+            Received::Part | Received::Aside => {}
+            Received::Unexpected(error) => return Err(Violation::Unexpected(error)),
+        }
+        Ok(None)
+    }
+
+    fn receive_preamble(
+        &mut self,
+        message: <P::Decoder as Decoder>::Message,
+    ) -> Result<Option<P::Reply>, Violation> {
+        let expected = match &mut self.stage {
+            Stage::Preamble(expected) => Some(expected),
+            _ => None,
+        };
+        let is_asked = expected.is_some();
+        match self.protocol.receive(expected, message) {
+            Received::Reply(reply) if is_asked => Ok(Some(reply)),
+            Received::Reply(_) => Err(Violation::Unasked),
+            Received::Part if !is_asked => Err(Violation::Unasked),
+            Received::Part | Received::Aside => Ok(None),
+            Received::Unexpected(error) => Err(Violation::Unexpected(error)),
+        }
+    }
+
+    /// Go on with the preamble: what is to be said next, if it is not done.
+    pub(crate) fn next_of_preamble(
+        &mut self,
+        mut reply: Option<P::Reply>,
+    ) -> Result<Option<P::Request>, Violation> {
+        self.stage = Stage::New;
+        match self.protocol.preamble(reply.take()) {
+            Ok(Some(request)) => Ok(Some(request)),
+            Ok(None) => {
+                self.stage = Stage::Open;
+                Ok(None)
+            }
+            Err(error) => Err(self.fail_preamble(Arc::from(error))),
+        }
+    }
+
+    /// A request of the preamble is being sent. What it is answered, if that is nothing.
+    pub(crate) fn expect_preamble(
+        &mut self,
+        request: &P::Request,
+        now: Instant,
+    ) -> Option<P::Reply> {
+        self.encoded += 1;
+        match self.protocol.expect(request) {
+            Expect::Reply(expected) => {
+                self.stage = Stage::Preamble(expected);
+                self.quiet_since = Some(now);
+                None
+            }
+            Expect::Nothing(reply) => Some(reply),
+        }
+    }
+
+    pub(crate) fn encode(
+        &mut self,
+        request: &P::Request,
+        output: &mut SendBuffer,
+    ) -> Result<(), EncodeError> {
+        let before = output.unsent_bytes();
+        self.protocol.encode(request, output)?;
+        match output.unsent_bytes() > before {
+            true => Ok(()),
+            // What is on the wire is counted by messages, and this would be none.
+            false => Err(EncodeError::invalid("a request has at least one byte")),
+        }
+    }
+
+    /// Everybody who waits is told that the server refused the preamble.
+    pub(crate) fn fail_preamble(
+        &mut self,
+        error: Arc<dyn std::error::Error + Send + Sync>,
+    ) -> Violation {
+        tracing::warn!(%error, "the preamble of a connection failed");
+        self.fail_all(|_| Error::Preamble(error.clone()));
+        Violation::Preamble(error)
+    }
+
+    /// The next request to be sent, if one may be.
+    pub(crate) fn next_request(&mut self, max_in_flight: usize) -> Option<Outgoing<P>> {
+        if !matches!(self.stage, Stage::Open) || self.in_flight.len() >= max_in_flight {
+            return None;
+        }
+        loop {
+            let waiting = self.waiting.pop_front()?;
+            if self.calls[waiting.index as usize].ticket == waiting.ticket {
+                return Some(Outgoing(waiting));
+            }
+            self.stale -= 1;
+        }
+    }
+
+    /// It was encoded.
+    pub(crate) fn sent(&mut self, Outgoing(sent): Outgoing<P>, now: Instant) {
+        self.encoded += 1;
+        self.table.dequeue(1);
+        self.calls[sent.index as usize].is_sent = true;
+        match self.protocol.expect(&sent.request) {
+            Expect::Reply(expected) => {
+                if self.in_flight.is_empty() {
+                    self.quiet_since = Some(now);
+                }
+                self.in_flight.push_back(InFlight {
+                    index: sent.index,
+                    ticket: sent.ticket,
+                    deadline: sent.deadline,
+                    request: sent.request,
+                    expected,
+                    encoded: self.encoded,
+                });
+            }
+            Expect::Nothing(reply) => self.finish(sent.index, Ok(reply)),
+        }
+    }
+
+    /// It cannot be encoded.
+    pub(crate) fn refuse(&mut self, Outgoing(refused): Outgoing<P>, error: EncodeError) {
+        self.finish(refused.index, Err(Error::Encode(error)));
+    }
+
+    /// Whether no request will be sent on this connection any more.
+    pub(crate) fn is_producing_no_more(&self) -> bool {
+        match self.stage {
+            Stage::Draining => true,
+            _ => self.is_deserted && self.waiting.len() == self.stale,
+        }
+    }
+
+    /// The connection is to end for this.
+    pub(crate) fn fail(&mut self, violation: Violation) {
+        tracing::debug!(%violation, "the connection is given up");
+        self.fault = Some(CloseReason::Protocol(Arc::new(violation)));
+    }
+
+    /// The connection is to end for this.
+    pub(crate) fn give_up(&mut self, reason: CloseReason) {
+        self.fault.get_or_insert(reason);
+    }
+
+    /// No reply comes any more: those who wait for one are told. What has not been written yet may
+    /// still be.
+    pub(crate) fn lose_replies(&mut self, reason: &CloseReason) {
+        self.lose(reason, u64::MAX);
+        self.deliver();
+    }
+
+    /// The connection has ended. What was encoded and not written goes to the next one.
+    pub(crate) fn end_connection(&mut self, reason: &CloseReason, stats: &ConnectionStats) {
+        let reason = self.fault.take().unwrap_or_else(|| reason.clone());
+        tracing::debug!(%reason, in_flight = self.in_flight.len(), "a connection has ended");
+        self.lose(&reason, stats.messages_out + stats.cut);
+        let unsent = self.in_flight.len();
+        let mut again = 0;
+        for _ in 0..unsent {
+            let Some(it) = self.in_flight.pop_back() else {
+                break;
+            };
+            if self.calls[it.index as usize].ticket == it.ticket {
+                self.calls[it.index as usize].is_sent = false;
+                again += 1;
+                self.waiting.push_front(Waiting {
+                    index: it.index,
+                    ticket: it.ticket,
+                    deadline: it.deadline,
+                    request: it.request,
+                });
+            }
+        }
+        self.table.enqueue(again);
+        self.deliver();
+    }
+
+    /// Fail the requests among the first so many messages of the connection.
+    fn lose(&mut self, reason: &CloseReason, written: u64) {
+        let reason = Arc::new(reason.clone());
+        while let Some(lost) = self.in_flight.pop_front_if(|it| it.encoded <= written) {
+            if self.calls[lost.index as usize].ticket == lost.ticket {
+                let error = Error::ConnectionLost {
+                    execution: Execution::MaybeExecuted,
+                    reason: reason.clone(),
+                };
+                self.finish(lost.index, Err(error));
+            }
+        }
+    }
+
+    /// All requests fail.
+    fn fail_all(&mut self, error: impl Fn(Execution) -> Error) {
+        while let Some(it) = self.in_flight.pop_front() {
+            if self.calls[it.index as usize].ticket == it.ticket {
+                self.finish(it.index, Err(error(Execution::MaybeExecuted)));
+            }
+        }
+        while let Some(it) = self.waiting.pop_front() {
+            if self.calls[it.index as usize].ticket == it.ticket {
+                self.finish(it.index, Err(error(Execution::NeverSent)));
+            }
+        }
+        self.stale = 0;
+        self.deliver();
+    }
+
+    /// The driver ends: everybody is told.
+    pub(crate) fn end(&mut self, error: impl Fn(Execution) -> Error) {
+        self.fail_all(&error);
+        self.table.end(error(Execution::NeverSent));
+    }
+}
+
+/// A request on its way to the connection.
+pub(crate) struct Outgoing<P: Protocol>(Waiting<P::Request>);
+
+impl<P: Protocol> Outgoing<P> {
+    pub(crate) fn request(&self) -> &P::Request {
+        &self.0.request
+    }
+}
