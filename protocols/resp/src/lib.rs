@@ -41,10 +41,9 @@ pub use codec::{ClientCodec, MAX_DEPTH, Reply, RequestDecoder, ServerCodec, Valu
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
-pub use client::{};
-#[cfg(any())]
 pub use client::{
-    Client, ClientConfig, CommandError, Event, PreambleError, Pushes, RespProtocol, connect,
+    Acknowledged, Client, ClientConfig, CommandError, Event, PreambleError, Pushes, RespProtocol,
+    connect,
 };
 
 #[cfg(feature = "server")]

@@ -173,9 +173,7 @@ impl<H: Handler> MessageReactor for Server<H> {
         let protocol = context.codec().protocol;
         let mut status = ReactorStatus::Continue;
         let sent = context.send_with(|output| {
-            status = self
-                .handler
-                .call(&request, &mut Reply::new(output, protocol));
+            status = self.0.call(&request, &mut Reply::new(output, protocol));
             Ok(())
         });
         match sent {
