@@ -1,0 +1,101 @@
+//! Connections that are lost, and what becomes of the requests.
+
+use std::{io, time::Duration};
+
+use crate::common::*;
+
+#[test]
+fn what_was_sent_fails_at_once_and_what_was_not_goes_to_the_next_connection() {
+    let mut world = World::new();
+    let peer = world.open();
+    // Of the second request a part leaves, of the third nothing, though it is encoded.
+    peer.set_window(3);
+    let mut asked = ["a", "b", "c"].map(|request| world.ask(request));
+    world.settle();
+    let mut dropped = world.ask("dropped");
+    world.settle();
+    dropped.waits();
+    drop(dropped);
+    peer.fail_read(io::ErrorKind::ConnectionReset);
+    world.settle();
+    assert_eq!(asked[0].end(), "connection_lost, maybe executed: io");
+    assert_eq!(asked[1].end(), "connection_lost, maybe executed: io");
+    asked[2].waits();
+    let mut later = world.ask("later");
+    let peer = world.open();
+    assert_eq!(heard(&peer), "c\nlater\n");
+    peer.send("3\n4\n");
+    world.settle();
+    assert_eq!([asked[2].end(), later.end()], ["3", "4"]);
+    assert_eq!(world.client.as_ref().unwrap().queued(), 0);
+}
+
+#[test]
+fn a_server_that_closes_answers_nothing_any_more() {
+    let mut world = World::new();
+    let peer = world.open();
+    let mut asked = world.ask("a");
+    world.settle();
+    peer.end();
+    world.settle();
+    assert_eq!(asked.end(), "connection_lost, maybe executed: end_of_input");
+}
+
+#[test]
+fn what_no_request_waits_for_ends_the_connection() {
+    for (sent, request) in [("unasked\n", None), ("+part\n", None), ("?\n", Some("a"))] {
+        let mut world = World::new();
+        let peer = world.open();
+        let mut asked = request.map(|request| world.ask(request));
+        world.settle();
+        peer.send(sent);
+        world.settle();
+        if let Some(asked) = &mut asked {
+            assert_eq!(asked.end(), "connection_lost, maybe executed: protocol");
+        }
+        // The next one serves.
+        let mut next = world.ask("next");
+        let peer = world.open();
+        peer.send("1\n");
+        world.settle();
+        assert_eq!(next.end(), "1");
+    }
+}
+
+#[test]
+fn a_server_that_says_nothing_is_replaced() {
+    let config = config().answer_timeout(Duration::from_secs(5)).unwrap();
+    let mut world = World::with(Lines::default(), config, None);
+    let peer = world.open();
+    // Nobody asks: it may be silent for as long as it likes.
+    world.advance(Duration::from_secs(60));
+    let mut asked = world.ask("a");
+    world.settle();
+    world.advance(Duration::from_secs(4));
+    peer.send(">alive\n");
+    world.settle();
+    world.advance(Duration::from_secs(4));
+    asked.waits();
+    world.advance(Duration::from_secs(1));
+    assert_eq!(asked.end(), "connection_lost, maybe executed: protocol");
+    let mut next = world.ask("next");
+    let peer = world.open();
+    peer.send("1\n");
+    world.settle();
+    assert_eq!(next.end(), "1");
+}
+
+#[test]
+fn a_driver_that_is_dropped_tells_everybody_at_once() {
+    let mut world = World::new();
+    let peer = world.open();
+    peer.set_window(2);
+    let mut asked = ["a", "b"].map(|request| world.ask(request));
+    world.settle();
+    let mut unheard = world.ask("c");
+    world.driver = None;
+    assert_eq!(asked[0].end(), "connection_lost, maybe executed: dropped");
+    assert_eq!(asked[1].end(), "connection_lost, never sent");
+    assert_eq!(unheard.end(), "connection_lost, never sent");
+    assert_eq!(world.ask("late").end(), "connection_lost, never sent");
+}
