@@ -120,10 +120,6 @@ impl RequestDecoder {
                                 continue;
                             }
                             Some(_) => return Err(not_ended(length)),
-                            // The first of the two can be wrong before the second is there.
-                            None if bytes.get(end).is_some_and(|&byte| byte != b'\r') => {
-                                return Err(not_ended(length));
-                            }
                             None => end + 2,
                         }
                     }
