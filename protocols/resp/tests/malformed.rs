@@ -1,7 +1,5 @@
 //! The corpus, at each level at which it makes sense.
 
-#![cfg(feature = "server")]
-
 use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};

@@ -1,8 +1,6 @@
 //! A server on a connection that is polled only when it was woken, and a client that is played by
 //! hand.
 
-#![cfg(feature = "server")]
-
 use std::time::Duration;
 
 use protosocket::{Limits, ReactorStatus, SendLimits, Sender, TrySendError, channel};
