@@ -12,5 +12,10 @@ pub use data::{
     Response, Retrieve, Store, StoreMode, Value,
 };
 
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "client")]
+pub use client::Client;
+
 #[cfg(feature = "server")]
 pub mod server;

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{convert::Infallible, fmt};
 
 use bytes::{Bytes, BytesMut};
 
@@ -99,6 +99,20 @@ impl TryFrom<Bytes> for Key {
     }
 }
 
+impl<const LENGTH: usize> TryFrom<&[u8; LENGTH]> for Key {
+    type Error = KeyError;
+
+    fn try_from(bytes: &[u8; LENGTH]) -> Result<Self, KeyError> {
+        Self::copied(bytes)
+    }
+}
+
+impl From<&Key> for Key {
+    fn from(key: &Key) -> Self {
+        key.clone()
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({})", self.0.escape_ascii())
@@ -123,6 +137,12 @@ pub enum KeyError {
         /// Where it stands, from 0.
         at: usize,
     },
+}
+
+impl From<Infallible> for KeyError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 /// The keys of one retrieval, as they stand in its line.

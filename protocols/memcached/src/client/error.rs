@@ -1,0 +1,42 @@
+use protosocket::Blame;
+use protosocket_pipeline::Execution;
+
+use crate::data::{ErrorReply, KeyError};
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key cannot be sent. Nothing was.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The server answered with an error, which says whose fault it was. The connection goes on.
+    #[error(transparent)]
+    Refused(#[from] ErrorReply),
+    /// There is no answer: the connection was lost, the time is over, too many calls wait.
+    #[error(transparent)]
+    Connection(#[from] protosocket_pipeline::Error),
+}
+
+impl Error {
+    /// Whose doing it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            // A command that a server does not know was sent by this program.
+            Self::Key(_) | Self::Refused(ErrorReply::Client(_) | ErrorReply::Unknown) => {
+                Blame::Local
+            }
+            Self::Refused(ErrorReply::Server(_)) => Blame::Peer,
+            Self::Connection(error) => error.blame(),
+        }
+    }
+
+    /// Whether the call may have had an effect. One that was refused had none that it was made for.
+    pub fn execution(&self) -> Execution {
+        match self {
+            Self::Key(_) => Execution::NeverSent,
+            Self::Refused(_) => Execution::MaybeExecuted,
+            Self::Connection(error) => error.execution(),
+        }
+    }
+}
