@@ -173,7 +173,8 @@ impl Keys {
         }
         match count {
             0 => Err(KeyError::Empty),
-            _ => Ok(Self(text)),
+            // Without the blanks around them: the same keys are the same value.
+            _ => Ok(Self(text.slice_ref(trimmed(&text)))),
         }
     }
 
@@ -190,6 +191,14 @@ impl Keys {
     /// As they stand in a line.
     pub(crate) fn text(&self) -> &Bytes {
         &self.0
+    }
+}
+
+fn trimmed(text: &[u8]) -> &[u8] {
+    let is_key = |byte: &u8| *byte != b' ';
+    match (text.iter().position(is_key), text.iter().rposition(is_key)) {
+        (Some(first), Some(last)) => &text[first..=last],
+        _ => &[],
     }
 }
 
