@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use protosocket::{Limits, channel};
@@ -35,7 +35,7 @@ impl Served {
         let clock = seconds.clone();
         let cache = memory::Memory::new(bytes, move || {
             let seconds = clock.load(Ordering::SeqCst);
-            SystemTime::from(UNIX_EPOCH) + Duration::from_secs(seconds)
+            UNIX_EPOCH + Duration::from_secs(seconds)
         });
         let (sender, outbound) = channel::<Infallible>(1);
         drop(sender);

@@ -76,6 +76,22 @@ pub(super) fn signed(word: &[u8]) -> Option<i64> {
     }
 }
 
+/// A byte of a text: nothing in it ends its line.
+pub(super) fn without_control(byte: u8) -> u8 {
+    match byte.is_ascii_control() {
+        true => b' ',
+        false => byte,
+    }
+}
+
+/// A byte of a word: nothing in it ends that.
+pub(super) fn without_blank(byte: u8) -> u8 {
+    match without_control(byte) {
+        b' ' => b'_',
+        byte => byte,
+    }
+}
+
 /// Append a decimal number.
 #[inline]
 pub(super) fn put_number(output: &mut SendBuffer, mut number: u64) {

@@ -218,6 +218,13 @@ fn whole(verb: &[u8], arguments: &[&[u8]]) -> Line {
         b"quit" => Ok(Request::Quit),
         // These have no `noreply`: a client that says it gets an answer.
         b"stats" if noreply => return Line::refused(ErrorReply::Unknown, false),
+        b"stats"
+            if arguments
+                .iter()
+                .any(|word| word.iter().any(u8::is_ascii_control)) =>
+        {
+            Err(usage(verb, "[<words>]"))
+        }
         b"stats" => Ok(Request::Stats {
             group: match arguments {
                 [] => None,

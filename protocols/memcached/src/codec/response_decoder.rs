@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use protosocket::{DecodeError, Decoded, Decoder, Input};
 
-use super::line::{LineSearch, SHORT, number, without_return};
+use super::line::{LineSearch, SHORT, number, without_blank, without_control, without_return};
 use crate::data::{ErrorReply, Key, Response, Value, words};
 
 /// What a client hears.
@@ -137,7 +137,7 @@ fn parse(line: &[u8]) -> Result<Response, DecodeError> {
         b"STAT" => {
             let mut parts = rest.splitn(2, |byte| *byte == b' ');
             Response::Stat {
-                name: copied(parts.next()),
+                name: copied_name(parts.next()),
                 value: copied(parts.next()),
             }
         }
@@ -165,12 +165,21 @@ fn parse(line: &[u8]) -> Result<Response, DecodeError> {
     Ok(response)
 }
 
+/// What a server says goes into errors and logs of this program: one line of words each.
 fn copied(bytes: Option<&[u8]>) -> Bytes {
-    Bytes::copy_from_slice(bytes.unwrap_or_default())
+    let bytes = bytes.unwrap_or_default();
+    bytes.iter().copied().map(without_control).collect()
+}
+
+fn copied_name(bytes: Option<&[u8]>) -> Bytes {
+    let bytes = bytes.unwrap_or_default();
+    bytes.iter().copied().map(without_blank).collect()
 }
 
 fn text(bytes: &[u8]) -> Cow<'static, str> {
-    String::from_utf8_lossy(bytes).into_owned().into()
+    String::from_utf8_lossy(&copied(Some(bytes)))
+        .into_owned()
+        .into()
 }
 
 /// What was expected, and how long what came was: it may be data, which is not for a log.

@@ -1,6 +1,6 @@
 use protosocket::{EncodeError, Encoder, SendBuffer};
 
-use super::line::put_number;
+use super::line::{put_number, without_blank, without_control};
 use crate::data::{ErrorReply, Response, Value};
 
 /// What a server says.
@@ -32,11 +32,8 @@ impl Encoder for ResponseEncoder {
             }
             Response::Stat { name, value } => {
                 output.put_slice(b"STAT ");
-                let name = name.iter().map(|byte| match byte {
-                    b' ' => b'_',
-                    byte => *byte,
-                });
-                put_words(output, name);
+                let name = name.iter().copied().map(without_blank);
+                output.contiguous().extend(name);
                 output.put_u8(b' ');
                 put_text(output, &value);
             }
@@ -76,14 +73,7 @@ fn put_value(output: &mut SendBuffer, value: Value) {
 
 /// The rest of a line.
 fn put_text(output: &mut SendBuffer, text: &[u8]) {
-    put_words(output, text.iter().copied());
+    let text = text.iter().copied().map(without_control);
+    output.contiguous().extend(text);
     output.put_slice(b"\r\n");
-}
-
-fn put_words(output: &mut SendBuffer, words: impl Iterator<Item = u8>) {
-    let words = words.map(|byte| match byte.is_ascii_control() {
-        true => b' ',
-        false => byte,
-    });
-    output.contiguous().extend(words);
 }
