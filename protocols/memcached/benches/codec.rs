@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion};
+use criterion::Criterion;
 use protosocket::{Decoded, Decoder, Encoder, Input, SendBuffer};
 use protosocket_memcached::{
     Expiration, Key, Request, RequestDecoder, RequestEncoder, Response, ResponseDecoder,
@@ -43,8 +43,7 @@ where
         encoded.expect("the message is valid");
     }
     let row = output.contiguous().clone();
-    let id = BenchmarkId::new(format!("decode/{name}"), format!("{ROW} in a row"));
-    criterion.bench_function(&id.to_string(), |bencher| {
+    criterion.bench_function(&format!("decode/{name}/{ROW} in a row"), |bencher| {
         let mut decoder = D::default();
         bencher.iter(|| {
             let mut input = Input::from_slice(&row);
