@@ -166,14 +166,15 @@ async fn errors_of_a_server_say_whose_fault_they_are_and_the_connection_goes_on(
     let client = connect(listener.local_addr().unwrap());
     let calls = [(); 4].map(|()| client.get("a"));
     let (mut stream, _) = listener.accept().await.unwrap();
-    let answers = "ERROR\r\nCLIENT_ERROR yours\r\nVALUE a 0 1\r\nx\r\nSERVER_ERROR mine\r\nEND\r\n";
+    let answers =
+        "ERROR\r\nCLIENT_ERROR yours\r\nVALUE a 0 1\r\nx\r\nSERVER_ERROR \u{1b}mine\r\nEND\r\n";
     let mut heard = [0; 28];
     stream.read_exact(&mut heard).await.unwrap();
     stream.write_all(answers.as_bytes()).await.unwrap();
     let expected = [
         (ErrorReply::Unknown, Blame::Local),
         (ErrorReply::client("yours"), Blame::Local),
-        (ErrorReply::server("mine"), Blame::Peer),
+        (ErrorReply::server(" mine"), Blame::Peer),
     ];
     let mut calls = calls.into_iter();
     for (reply, blame) in expected {
