@@ -90,7 +90,10 @@ impl Protocol for Lines {
 
 /// Opens what is there to be opened.
 #[derive(Default, Clone)]
-pub(crate) struct Door(Arc<Mutex<(VecDeque<Option<ScriptedStream>>, Option<Waker>)>>);
+pub(crate) struct Door(Arc<Mutex<(Openings, Option<Waker>)>>);
+
+/// The streams to come, and the attempts that fail.
+type Openings = VecDeque<Option<ScriptedStream>>;
 
 impl SocketConnector for Door {
     type Stream = ScriptedStream;
