@@ -1,9 +1,9 @@
 //! Several protocols on one port: telnet lines, RESP, and TLS with both of these inside.
 //!
 //! The first bytes say what a client speaks. Inside of TLS the protocol is the one that was agreed
-//! on (ALPN `resp`), and lines without any. A proxy on this machine may send a PROXY header first,
-//! and clients are then those that it names. Whoever speaks HTTP or SSH is refused, and the log of
-//! the server says so. Ctrl-C drains all of them.
+//! on (ALPN `resp` or `lines`), and without any the first bytes say so again. A proxy on this machine
+//! may send a PROXY header first, and clients are then those that it names. Whoever speaks HTTP or SSH
+//! is refused, and the server prints why. Ctrl-C drains all of them.
 
 #![expect(clippy::print_stdout, reason = "it tells its user what to type next")]
 

@@ -1,9 +1,10 @@
 //! What is behind the port: who is let in, what is told by the first bytes, and where it leads.
 
-use std::{error::Error, net::SocketAddr};
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
 use protosocket::{
-    Layered, Limits, SocketListener, TcpOptions, TcpSocketListener,
+    ConnectionObserver, EstablishError, Layered, Limits, PeerAddress, SocketListener, TcpOptions,
+    TcpSocketListener,
     proxy::{Network, ProxyAcceptor},
 };
 use protosocket_server::{
@@ -40,11 +41,12 @@ pub(crate) fn bind(address: SocketAddr) -> Result<Bound, Box<dyn Error>> {
             |stream| stream.alpn_protocol() == Some(b"resp"),
             Route::to(resp::connector()),
         )
+        .route(
+            |stream| stream.alpn_protocol() == Some(b"lines"),
+            Route::to(Lines::new()).limits(patient()),
+        )
         // redis-cli agrees on no protocol, and neither do people: then the first bytes tell.
         .otherwise(Route::to(guess()).through(sniffer([Protocol::Resp])));
-    let patient = Limits::server()
-        .first_message_timeout(None)
-        .idle_timeout(None);
     let routes = Routes::<Port>::new()
         .route(
             |stream| stream.protocol() == Protocol::Tls,
@@ -54,17 +56,39 @@ pub(crate) fn bind(address: SocketAddr) -> Result<Bound, Box<dyn Error>> {
             |stream| stream.protocol() == Protocol::Resp,
             Route::to(resp::connector()),
         )
-        .otherwise(Route::to(Lines::new()).limits(patient));
+        .otherwise(Route::to(Lines::new()).limits(patient()));
 
     let here: [Network; 2] = ["127.0.0.0/8".parse()?, "::1".parse()?];
     let listener = TcpSocketListener::listen(address, TcpOptions::new())?;
     let listener = Layered::new(listener, ProxyAcceptor::optional(here));
     let listener = Layered::new(listener, sniffer([Protocol::Tls, Protocol::Resp]));
-    let server = ProtosocketServerConfig::default().build_server(listener, routes)?;
+    let server = ProtosocketServerConfig::default()
+        .limits(patient())
+        .observer(Arc::new(Refusals))
+        .build_server(listener, routes)?;
     Ok(Bound {
         server,
         certificate,
     })
+}
+
+/// For people at a prompt. Until they have typed something nobody can tell what they speak, and that is
+/// part of the handshake.
+fn patient() -> Limits {
+    Limits::server()
+        .handshake_timeout(Duration::from_secs(120))
+        .first_message_timeout(None)
+        .idle_timeout(None)
+}
+
+/// Prints who was refused, and why.
+#[derive(Debug)]
+struct Refusals;
+
+impl ConnectionObserver for Refusals {
+    fn handshake_failed(&self, peer: &PeerAddress, error: &EstablishError) {
+        println!("{peer} was refused: {error}");
+    }
 }
 
 /// Takes these, and for lines what is nothing else that is known: clients of other protocols would
@@ -82,5 +106,5 @@ fn guess() -> Routes<Guessed> {
             |stream| stream.protocol() == Protocol::Resp,
             Route::to(resp::connector()),
         )
-        .otherwise(Route::to(Lines::new()))
+        .otherwise(Route::to(Lines::new()).limits(patient()))
 }

@@ -85,6 +85,8 @@ async fn each_client_is_answered_in_its_own_protocol() {
     assert_eq!(ask(&served.tcp(), PING).await, "+PONG\r\n");
     for (alpn, said, answer) in [
         (&["lines"][..], &b"hello\n"[..], "hello\r\n"),
+        // What was agreed on counts, whatever it looks like.
+        (&["lines"], b"*1\r\n", "*1\r\n"),
         (&["resp"], PING, "+PONG\r\n"),
         (&["resp"], b"PING\r\n", "+PONG\r\n"),
         (&[], b"hello\n", "hello\r\n"),

@@ -11,12 +11,17 @@ pub struct Network {
 }
 
 impl Network {
-    /// The addresses whose first `bits` bits are those of `address`.
+    /// The addresses whose first `bits` bits are those of `address`. An IPv4 address that is written
+    /// as IPv6 counts from the first bit of that, so that `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
     ///
     /// # Errors
     /// More bits than an address has, or bits behind them that are set: a mistake more often than
     /// not.
     pub fn new(address: IpAddr, bits: u8) -> Result<Self, NetworkError> {
+        let (address, bits) = match (address.to_canonical(), bits) {
+            (IpAddr::V4(mapped), 96..=128) if address.is_ipv6() => (IpAddr::V4(mapped), bits - 96),
+            _ => (address, bits),
+        };
         let network = Self { address, bits };
         let longest = match address {
             IpAddr::V4(_) => 32,

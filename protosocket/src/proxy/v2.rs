@@ -54,7 +54,8 @@ pub(super) fn parse(
         return Ok(None);
     };
     let (family, kind) = (transport >> 4, transport & 0xf);
-    if family > UNIX || kind > DATAGRAM {
+    // Of a connection of the proxy's own, all else is to be discarded, what nobody knows included.
+    if command == PROXY && (family > UNIX || kind > DATAGRAM) {
         return Err(ProxyError::Transport(transport));
     }
     let (Some(high), Some(low)) = (at(14), at(15)) else {
@@ -68,7 +69,6 @@ pub(super) fn parse(
             limit: max_header,
         });
     }
-    // Of a connection of the proxy's own, all else is to be discarded.
     let needed = match command {
         LOCAL => 0,
         _ => addresses_len(family),

@@ -227,6 +227,7 @@ fn what_is_right_is_taken_in_each_of_its_forms() {
         (v2(0, 0x11, INET), Ok(ProxyHeader::local())),
         (v2(0, 0x11, b"short"), Ok(ProxyHeader::local())),
         (v2(0, 0, b"\x03\xff\xff"), Ok(ProxyHeader::local())),
+        (v2(0, 0xff, INET), Ok(ProxyHeader::local())),
         // Addresses of no transport, and of datagrams, are none of a stream.
         (v2(1, 0, b""), any(Addresses::Unknown)),
         (v2(1, 0x01, b""), any(Addresses::Unknown)),
@@ -338,7 +339,7 @@ fn what_is_wrong_with_a_binary_header_is_said() {
             ProxyError::Transport(0x13),
         ),
         (
-            [SIGNATURE, b"\x20\xff"].concat(),
+            [SIGNATURE, b"\x21\xff"].concat(),
             ProxyError::Transport(0xff),
         ),
         (v2(1, 0x11, b""), short(0, 12)),

@@ -18,6 +18,10 @@ fn a_network_has_the_addresses_that_begin_as_it_does() {
         ("192.0.2.128/25", "192.0.2.128", "192.0.2.127"),
         ("192.0.2.7", "192.0.2.7", "192.0.2.6"),
         ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.6"),
+        ("::ffff:10.0.0.0/104", "10.1.2.3", "11.0.0.0"),
+        ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", "::ffff:11.0.0.0"),
+        ("::ffff:10.0.0.1/128", "10.0.0.1", "10.0.0.2"),
+        ("::ffff:0:0/96", "10.0.0.1", "2001:db8::1"),
         ("0.0.0.0/0", "255.255.255.255", "::1"),
         ("::/0", "2001:db8::1", "127.0.0.1"),
         ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::"),
@@ -46,6 +50,10 @@ fn what_is_no_network_is_refused_with_what_is_wrong() {
         ("10.0.0.0/33", "33 bits, and its addresses have 32"),
         ("::/129", "129 bits, and its addresses have 128"),
         ("10.0.0.1/8", "10.0.0.1/8 has bits set behind the first 8"),
+        (
+            "::ffff:10.0.0.1/104",
+            "10.0.0.1/8 has bits set behind the first 8",
+        ),
     ] {
         let error = text.parse::<Network>().expect_err(text).to_string();
         assert!(error.contains(says), "{error}");
