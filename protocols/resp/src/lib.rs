@@ -46,6 +46,9 @@ pub use client::{
     connect,
 };
 
+#[cfg(feature = "client")]
+pub use protosocket_pipeline::{Error as ConnectionError, Execution, PipelineConfig};
+
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
