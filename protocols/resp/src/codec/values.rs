@@ -259,8 +259,8 @@ impl ValueDecoder {
                     Kind::Map | Kind::Attributes => (count as u64).saturating_mul(2),
                     _ => count as u64,
                 };
-                // LIMIT: max_values, before the first of them has come.
-                if items > (self.max_values - self.values.min(self.max_values)) as u64 {
+                // LIMIT: max_values, of which this is one, before the first of them has come.
+                if items >= (self.max_values - self.values.min(self.max_values)) as u64 {
                     return Err(self.too_many());
                 }
                 input.advance(end);
