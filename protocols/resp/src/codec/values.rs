@@ -190,10 +190,9 @@ impl ValueDecoder {
         let end = start + length as usize;
         match bytes.get(end..end + 2) {
             Some(b"\r\n") => {}
-            None if bytes.get(end).is_none_or(|&byte| byte == b'\r') => {
-                return Ok(Element::Need(end + 2));
-            }
-            _ => {
+            // Whoever waits for both is not asked about one of them.
+            None => return Ok(Element::Need(end + 2)),
+            Some(_) => {
                 return Err(malformed(format!(
                     "expected the end of a line behind the {length} bytes of a string"
                 )));
