@@ -1,23 +1,20 @@
-//! A key-value server in memory that redis-cli, redis-benchmark and redis-py get along with.
-//!
-//! `cargo run --release -p protosocket-resp --example server -- 127.0.0.1:6380`
-
-#![expect(clippy::print_stdout, reason = "it tells its user where it listens")]
+//! A key-value store in memory, and the commands that redis-cli, redis-benchmark and redis-py need.
+#![expect(unreachable_pub, reason = "each program has it as a module of its own")]
 
 use std::{
     collections::{BTreeSet, HashMap},
+    mem,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use protosocket::ReactorStatus;
-use protosocket_resp::{Connector, Handler, Reply, Request};
-use protosocket_server::ProtosocketServerConfig;
+use protosocket_resp::{Handler, Reply, Request};
 
 /// Keys, and for some of them when they expire: found out when they are asked for, and by a sweep.
 #[derive(Default)]
-struct Store {
+pub struct Store {
     entries: HashMap<Bytes, Entry>,
     /// Keys that expire, the next one first.
     volatile: BTreeSet<(Instant, Bytes)>,
@@ -40,12 +37,20 @@ impl Store {
         self.entries.get_mut(key)
     }
 
-    fn set(&mut self, key: Bytes, value: Bytes, expires: Option<Instant>) {
-        let old = self.entries.insert(key.clone(), Entry { value, expires });
-        if let Some(at) = old.and_then(|old| old.expires) {
-            self.volatile.remove(&(at, key.clone()));
+    fn set(&mut self, key: &[u8], value: Bytes, expires: Option<Instant>) {
+        let entry = Entry { value, expires };
+        match self.entries.get_mut(key) {
+            Some(old) => {
+                if let Some(at) = mem::replace(old, entry).expires {
+                    self.volatile.remove(&(at, Bytes::copy_from_slice(key)));
+                }
+            }
+            None => {
+                self.entries.insert(Bytes::copy_from_slice(key), entry);
+            }
         }
-        self.volatile.extend(expires.map(|at| (at, key)));
+        let volatile = expires.map(|at| (at, Bytes::copy_from_slice(key)));
+        self.volatile.extend(volatile);
     }
 
     fn remove(&mut self, key: &[u8]) -> bool {
@@ -62,10 +67,11 @@ impl Store {
         removed.is_some()
     }
 
-    fn sweep(&mut self) {
+    /// Remove keys that have expired.
+    pub fn sweep(&mut self, now: Instant) {
         for _ in 0..SWEPT {
             match self.volatile.first() {
-                Some((at, _)) if *at <= Instant::now() => {}
+                Some((at, _)) if *at <= now => {}
                 _ => return,
             }
             if let Some((_, key)) = self.volatile.pop_first() {
@@ -76,7 +82,7 @@ impl Store {
 }
 
 /// One client.
-struct Session {
+pub struct Session {
     store: Arc<Mutex<Store>>,
     name: Vec<u8>,
 }
@@ -88,6 +94,12 @@ const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";
 const SYNTAX: &str = "ERR syntax error";
 
 impl Session {
+    /// A client of this store.
+    pub fn new(store: Arc<Mutex<Store>>) -> Self {
+        let name = Vec::new();
+        Self { store, name }
+    }
+
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store
             .lock()
@@ -116,14 +128,13 @@ impl Session {
             (b"MSET", 3..) if args.len().is_multiple_of(2) => {
                 let mut store = self.store();
                 while let (Some(key), Some(value)) = (args.next(), args.next()) {
-                    store.set(request.take(key), request.take(value), None);
+                    store.set(key, request.take(value), None);
                 }
                 reply.ok();
             }
             (b"DEL" | b"UNLINK", 2..) => {
                 let mut store = self.store();
-                let deleted =
-                    |key: &&[u8]| store.get(key).is_some() && store.entries.remove(*key).is_some();
+                let deleted = |key: &&[u8]| store.get(key).is_some() && store.remove(key);
                 reply.integer(args.filter(deleted).count() as i64);
             }
             (b"EXISTS", 2..) => {
@@ -143,7 +154,7 @@ impl Session {
                 if let Some(value) = value {
                     // What is to expire in the past is gone.
                     let until = until.unwrap_or_else(|_| Instant::now());
-                    store.set(request.take(key), value, Some(until));
+                    store.set(key, value, Some(until));
                 }
             }
             (b"TTL" | b"PTTL", 2) => {
@@ -214,7 +225,7 @@ impl Session {
         let mut store = self.store();
         match wanted.is_none_or(|wanted| store.get(key).is_some() == wanted) {
             true => {
-                store.set(request.take(key), request.take(value), expires);
+                store.set(key, request.take(value), expires);
                 reply.ok();
             }
             false => reply.null(),
@@ -238,7 +249,7 @@ impl Session {
             }
         };
         let sum = sum.ok_or("ERR increment or decrement would overflow")?;
-        store.set(request.take(key), sum.to_string().into(), None);
+        store.set(key, sum.to_string().into(), None);
         reply.integer(sum);
         Ok(())
     }
@@ -276,32 +287,4 @@ impl Handler for Session {
     fn set_name(&mut self, name: &[u8]) {
         self.name = name.into();
     }
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:6380".into());
-    let store = Arc::<Mutex<Store>>::default();
-    let shared = store.clone();
-    let connector = Connector::new(move |_, _| Session {
-        store: shared.clone(),
-        name: Vec::new(),
-    });
-    let server = ProtosocketServerConfig::default().bind_tcp(address.parse()?, connector)?;
-    let address = server.listener().ok_or("not listening")?.local_address()?;
-    println!("listening: redis-cli -p {}", address.port());
-    let handle = server.handle();
-    tokio::spawn(server);
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            store
-                .lock()
-                .expect("no code that panics runs under it")
-                .sweep();
-        }
-    });
-    tokio::signal::ctrl_c().await?;
-    println!("draining: {}", handle.drain(Duration::from_secs(10)).await);
-    Ok(())
 }
