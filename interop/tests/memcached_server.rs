@@ -9,6 +9,10 @@ use protosocket_memcached::{
     Client, ErrorReply, Expiration,
     client::{Error, Execution, NewValue, PipelineConfig, Swapped},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// A memcached on this port, if it is installed.
 fn start(port: u16) -> Option<Program> {
@@ -174,4 +178,29 @@ async fn a_client_outlives_the_restart_of_its_server() {
     assert_eq!(item, None, "it is another server");
     client.set("a", "after").await.unwrap();
     assert_eq!(client.get("a").await.unwrap().unwrap().value, "after");
+}
+
+/// The lines that our client still sends are taken, and one that it refuses ends a connection.
+#[tokio::test]
+async fn as_many_keys_as_a_client_may_ask_for_at_once() {
+    let port = free_port();
+    let Some(_memcached) = start(port) else {
+        return;
+    };
+    let client = connect(port);
+    let keys = (0..4000).map(|number| format!("{number:0>250}"));
+    assert_eq!(client.get_many(keys).await.unwrap(), []);
+    let gat = |count: usize| {
+        let keys = (0..count).map(|number| format!(" {number:0>250}"));
+        format!("gat 0{}", keys.collect::<String>())
+    };
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let line = format!("{}\r\n", gat(8));
+    stream.write_all(line.as_bytes()).await.unwrap();
+    let mut end = [0; 5];
+    stream.read_exact(&mut end).await.unwrap();
+    assert_eq!(&end, b"END\r\n");
+    // Without its end, so that all of it is there before that is.
+    stream.write_all(gat(9).as_bytes()).await.unwrap();
+    assert!(matches!(stream.read(&mut end).await, Ok(0) | Err(_)));
 }

@@ -7,8 +7,10 @@ use std::{
 
 use protosocket::{Backoff, Blame, Reconnect, TcpConnector};
 use protosocket_memcached::{
-    Client, ErrorReply, Expiration, Key, KeyError, Request,
-    client::{ConnectionError, Error, Execution, NewValue, PipelineConfig, Reply, Swapped},
+    Client, ErrorReply, Expiration, Key, KeyError, Keys, Request, Retrieve,
+    client::{
+        ConnectionError, Error, Execution, Memcached, NewValue, PipelineConfig, Reply, Swapped,
+    },
     server::Connector,
 };
 use protosocket_server::ProtosocketServerConfig;
@@ -217,4 +219,67 @@ async fn c3_a_server_that_answers_something_else_is_left_and_callers_are_told_wh
         );
     }
     client.close(Duration::ZERO);
+}
+
+#[tokio::test]
+async fn c2_an_answer_that_is_too_large_fails_its_call_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connector = TcpConnector::new(listener.local_addr().unwrap());
+    let reconnect = Reconnect::new(connector, Backoff::default()).unwrap();
+    let protocol = Memcached::default().max_answer(1000);
+    let config = PipelineConfig::new();
+    let (pipeline, driver) = protosocket_pipeline::connect(reconnect, protocol, &config);
+    tokio::spawn(driver);
+    let client = Client::over(pipeline);
+    let (many, one) = (client.get_many(["a", "b", "c"]), client.get("a"));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut heard = [0; 19];
+    stream.read_exact(&mut heard).await.unwrap();
+    let item = |key, cas| format!("VALUE {key} 0 400{cas}\r\n{}\r\n", "x".repeat(400));
+    let items = ["a", "b", "c"].map(|key| item(key, " 7")).concat();
+    let answers = format!("{items}END\r\n{}END\r\n", item("a", ""));
+    stream.write_all(answers.as_bytes()).await.unwrap();
+    let error = many.await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { limit: 1000 }), "{error}");
+    assert!(error.to_string().contains("max_answer"), "{error}");
+    assert_eq!(error.blame(), Blame::Local);
+    assert_eq!(error.execution(), Execution::MaybeExecuted);
+    assert_eq!(one.await.unwrap().unwrap().value.len(), 400);
+}
+
+#[tokio::test]
+async fn c1_more_keys_than_a_server_takes_are_not_sent() {
+    let (address, server) = serve();
+    let client = connect(address);
+    let keys = |count: usize| (0..count).map(|number| format!("{number:0>250}"));
+    // "gets", the keys with a blank each, and the end of the line.
+    let most = ((1 << 20) - 6) / 251;
+    assert_eq!(client.get_many(keys(most)).await.unwrap(), []);
+    let gat = |count| {
+        let keys: Vec<_> = keys(count).map(|key| Key::new(key).unwrap()).collect();
+        client.request(Request::Retrieve(Retrieve {
+            keys: Keys::new(&keys),
+            with_cas: false,
+            touch: Some(Expiration::NEVER),
+        }))
+    };
+    assert_eq!(gat(8).await.unwrap(), Reply::Items(Vec::new()));
+    let refused = [
+        (
+            client.get_many(keys(most + 1)).await.unwrap_err(),
+            "1048576",
+        ),
+        (gat(9).await.unwrap_err(), "2048"),
+    ];
+    for (error, limit) in refused {
+        assert_eq!(error.execution(), Execution::NeverSent, "{error}");
+        assert_eq!(error.blame(), Blame::Local, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(limit) && text.contains("fewer keys"),
+            "{text}"
+        );
+    }
+    assert!(client.version().await.is_ok());
+    server.abort();
 }

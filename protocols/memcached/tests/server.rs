@@ -202,7 +202,7 @@ fn above_its_memory_a_cache_evicts_what_was_used_longest_ago() {
 }
 
 #[test]
-fn c2_an_item_that_is_too_large_is_stepped_over_and_costs_no_memory() {
+fn c2_an_item_that_is_too_large_is_stepped_over() {
     let mut server = Served::new();
     server.expect("set a 0 0 1\na\n", "STORED\n");
     assert_eq!(server.answer("set a 0 0 4000000\r\n"), "");

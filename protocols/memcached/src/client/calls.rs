@@ -117,6 +117,9 @@ impl Client {
 
     /// Those items that are there, in the order of the keys, and with the numbers that
     /// [`cas`](Self::cas) compares. Without keys nothing is asked.
+    ///
+    /// It is one request and one answer, so both are bounded: keys of 1 MiB together with a blank
+    /// each, and items of [`Memcached::max_answer`].
     pub fn get_many<K: IntoKey>(&self, keys: impl IntoIterator<Item = K>) -> Call<Vec<Value>> {
         let keys: Result<Vec<Key>, KeyError> = keys.into_iter().map(K::into_key).collect();
         match keys {
@@ -345,6 +348,7 @@ impl<T> Future for Call<T> {
         };
         Poll::Ready(match result? {
             Reply::Refused(error) => Err(error.into()),
+            Reply::TooLarge(limit) => Err(Error::TooLarge { limit }),
             reply => Ok((self.convert)(reply)),
         })
     }

@@ -13,20 +13,54 @@ use crate::{
 /// `stats conns` some for each connection.
 const MAX_STATS: usize = 100_000;
 
+/// The line of a retrieval, in bytes: 4,000 keys of 250. Servers of this crate take no longer one by
+/// default; memcached takes any.
+const MAX_RETRIEVAL: usize = 1024 * 1024;
+
+/// The same of one that changes when items expire: memcached closes the connection behind a longer
+/// one of which it has not read the end.
+const MAX_TOUCHING: usize = 2048;
+
 /// The memcached text protocol as a client speaks it.
 ///
 /// A server is held to it: an answer that is none to the request that has waited longest, or an item
 /// that was not asked for, ends the connection, because from there on no answer can be trusted to be
 /// that of its request.
-#[derive(Debug, Clone, Default)]
+///
+/// | what | default | beyond it |
+/// |---|---|---|
+/// | [`max_answer`](Self::max_answer) | 64 MiB: twice the largest item of a connection's default | the call fails, the connection goes on |
+/// | the line of `get` and `gets` | 1 MiB: what this crate's server takes | the call fails before anything is sent |
+/// | the line of `gat` and `gats` | 2,048 bytes: memcached may end the connection above | the same |
+/// | statistics in an answer | 100,000 | the connection ends |
+#[derive(Debug, Clone)]
 pub struct Memcached {
     decoder: ResponseDecoder,
+    max_answer: usize,
 }
 
 impl Memcached {
     /// With the limits of `decoder`.
     pub fn new(decoder: ResponseDecoder) -> Self {
-        Self { decoder }
+        Self {
+            decoder,
+            max_answer: 64 * 1024 * 1024,
+        }
+    }
+
+    /// Take answers of so many bytes: keys, values, and what a [`Value`] has itself, of all items
+    /// together. Of a larger one nothing is kept, and [`Error::TooLarge`](super::Error::TooLarge)
+    /// tells the caller, who may ask for fewer items at once.
+    #[must_use]
+    pub fn max_answer(mut self, bytes: usize) -> Self {
+        self.max_answer = bytes;
+        self
+    }
+}
+
+impl Default for Memcached {
+    fn default() -> Self {
+        Self::new(ResponseDecoder::new())
     }
 }
 
@@ -42,6 +76,8 @@ pub enum Reply {
     Line(Response),
     /// It was refused.
     Refused(ErrorReply),
+    /// It was larger than [`Memcached::max_answer`], this many bytes, and has been dropped.
+    TooLarge(usize),
     /// The request wanted none.
     Nothing,
 }
@@ -57,6 +93,8 @@ enum Awaited {
         keys: KeysIter,
         with_cas: bool,
         items: Vec<Value>,
+        /// How much the items may still take, in bytes; `None` once it was too little.
+        room: Option<usize>,
     },
     Stats(Vec<(Bytes, Bytes)>),
     /// A line that this accepts.
@@ -74,6 +112,23 @@ impl Protocol for Memcached {
     }
 
     fn encode(&mut self, request: &Request, output: &mut SendBuffer) -> Result<(), EncodeError> {
+        if let Request::Retrieve(retrieve) = request {
+            let limit = match retrieve.touch {
+                Some(_) => MAX_TOUCHING,
+                None => MAX_RETRIEVAL,
+            };
+            let before = output.unsent_bytes();
+            RequestEncoder.encode(request.clone(), output)?;
+            let length = output.unsent_bytes() - before;
+            // LIMIT: MAX_RETRIEVAL, MAX_TOUCHING. What was written of it is taken back.
+            return match length > limit {
+                true => Err(EncodeError::invalid(format!(
+                    "the line of a retrieval has {length} bytes, and servers need not take more \
+                     than {limit}: ask for fewer keys at once"
+                ))),
+                false => Ok(()),
+            };
+        }
         RequestEncoder.encode(request.clone(), output)
     }
 
@@ -86,6 +141,7 @@ impl Protocol for Memcached {
                 keys: retrieve.keys.clone().into_iter(),
                 with_cas: retrieve.with_cas,
                 items: Vec::new(),
+                room: Some(self.max_answer),
             },
             Request::Stats { .. } => Awaited::Stats(Vec::new()),
             Request::Store(Store { mode, .. }) => Awaited::Line(match mode {
@@ -123,17 +179,27 @@ impl Protocol for Memcached {
                     keys,
                     with_cas,
                     items,
+                    room,
                 },
                 Response::Value(value),
             ) if value.cas.is_some() == *with_cas => {
                 // Servers answer in the order of the keys.
                 match keys.any(|key| key == value.key) {
                     true => {
-                        items.push(value);
+                        // LIMIT: max_answer. The rest of the answer is heard, and not kept.
+                        let size = size_of::<Value>() + value.key.as_slice().len();
+                        *room = room.and_then(|room| room.checked_sub(size + value.value.len()));
+                        match room {
+                            Some(_) => items.push(value),
+                            None => *items = Vec::new(),
+                        }
                         Received::Part
                     }
                     false => Received::Unexpected(Box::new(Violation::Item)),
                 }
+            }
+            (Awaited::Items { room: None, .. }, Response::End) => {
+                Received::Reply(Reply::TooLarge(self.max_answer))
             }
             (Awaited::Items { items, .. }, Response::End) => {
                 Received::Reply(Reply::Items(std::mem::take(items)))
@@ -198,6 +264,7 @@ impl fmt::Display for Reply {
             Self::Stats(stats) => write!(f, "{} statistics", stats.len()),
             Self::Line(line) => f.write_str(described(line)),
             Self::Refused(error) => error.fmt(f),
+            Self::TooLarge(limit) => write!(f, "more than {limit} bytes"),
             Self::Nothing => f.write_str("nothing"),
         }
     }
