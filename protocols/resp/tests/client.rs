@@ -221,6 +221,17 @@ async fn the_version_is_that_of_the_connection() {
         stream.write_all(push.as_bytes()).await.unwrap();
     }
     assert_eq!(within(subscribe).await.unwrap(), Value::Null);
+    for _ in 0..2 {
+        assert!(matches!(within(pushes.next()).await, Some(Event::Push(_))));
+    }
+    drop(stream);
+    let _old_again = server
+        .accept(&[("HELLO 3", "-NOPROTO unsupported protocol version\r\n")])
+        .await;
+    assert_eq!(within(pushes.next()).await, Some(Event::Connected));
+    let subscribe = client.call(Command::new("SUBSCRIBE").arg("a"));
+    let error = within(subscribe).await.unwrap_err();
+    assert!(error.to_string().contains("RESP2"), "{error}");
 }
 
 #[tokio::test]
