@@ -279,3 +279,22 @@ async fn commands_that_turn_a_connection_into_something_else_are_not_sent() {
     assert!(within(client.call(echo("x"))).await.is_ok());
     server.abort();
 }
+
+#[tokio::test]
+async fn calls_take_as_long_as_they_may_and_none_is_taken_after_the_end() {
+    let server = Played::new().await;
+    let (client, _pushes) = ask(server.address, &ClientConfig::new());
+    let mut stream = server.accept(&[("HELLO 3", "%0\r\n")]).await;
+    let hasty = client.with_timeout(Duration::from_millis(1));
+    let error = within(hasty.call(echo("x"))).await.unwrap_err();
+    assert!(matches!(error, CommandError::NoReply(_)), "{error}");
+    let last = client.call(echo("y"));
+    client.close(PATIENCE);
+    let error = within(client.call(echo("z"))).await.unwrap_err();
+    assert_eq!(error.execution(), Execution::NeverSent, "{error}");
+    stream.write_all(b"+x\r\n+y\r\n").await.unwrap();
+    assert_eq!(within(last).await.unwrap().as_str(), Some("y"));
+    let mut rest = Vec::new();
+    within(stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.ends_with(b"y\r\n"), "and then it ends");
+}

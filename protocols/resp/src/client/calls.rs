@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use protosocket::{Reconnect, ReconnectError, SocketConnector};
 use protosocket_pipeline::PipelineClient;
@@ -49,7 +49,19 @@ impl Client {
         }
     }
 
-    /// The pipeline below, for its timeouts, counts and end.
+    /// A client whose calls may take so long; `None` is for as long as the connection lasts.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
+        Self(self.0.with_timeout(timeout))
+    }
+
+    /// Take no more calls, of any clone, and end the connection when those that were taken are done,
+    /// or after this time.
+    pub fn close(&self, within: Duration) {
+        self.0.close(within);
+    }
+
+    /// The pipeline below, for its counts and its end.
     pub fn pipeline(&self) -> &PipelineClient<RespProtocol> {
         &self.0
     }

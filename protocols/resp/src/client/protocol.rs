@@ -6,7 +6,8 @@ use protosocket_pipeline::{Expect, Protocol as Pipelined, Received};
 use super::{ClientConfig, Event, pushes::Publisher};
 use crate::{Command, ErrorReply, Protocol, Value, ValueDecoder};
 
-/// RESP, as [`PipelineClient`] speaks it. [`connect`] makes one.
+/// RESP, as a [`PipelineClient`](protosocket_pipeline::PipelineClient) speaks it.
+/// [`connect`](super::connect) makes one.
 pub struct RespProtocol {
     config: ClientConfig,
     preamble: Preamble,
