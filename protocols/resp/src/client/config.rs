@@ -66,7 +66,7 @@ impl ClientConfig {
         self
     }
 
-    /// How many events wait for [`Pushes`] at most. What comes on top is dropped, counted, and told
+    /// How many events wait for [`Pushes`](crate::Pushes) at most. What comes on top is dropped, counted, and told
     /// as [`Event::Lost`](crate::Event::Lost) where it is missing.
     #[must_use]
     pub fn max_pushes(mut self, count: usize) -> Self {
