@@ -1,6 +1,6 @@
 use protosocket::{DecodeError, MessageReactor, ReactorContext, ReactorStatus, SendError};
 
-use crate::{ErrorReply, Protocol, Reply, Request, ServerCodec, Value};
+use crate::{ErrorReply, Protocol, Reply, Request, ServerCodec, Value, data::one_line};
 
 /// What a server does with the commands of one connection.
 ///
@@ -31,7 +31,8 @@ pub trait Handler: 'static {
 /// connection's [`Sender`](protosocket::Sender) is sent between replies: a [`Value::Push`].
 ///
 /// A client that does not read its replies is not read from, and its connection ends when it has not
-/// done so for the connection's `write_timeout`; 1 MiB of replies waits for it at the most. One that
+/// done so for the connection's `write_timeout`; 1 MiB of replies waits for it, and the one that exceeds
+/// that. How large one reply may be is for the [`Handler`] to bound: nothing else knows it before. One that
 /// does not read what it is pushed fills the channel, of which `try_send` tells, and ends likewise.
 #[derive(Debug)]
 pub struct Server<H>(H);
@@ -76,11 +77,11 @@ impl<H: Handler> Server<H> {
             [b"3", options @ ..] => (Protocol::Resp3, options),
             _ => return Err("NOPROTO unsupported protocol version"),
         };
-        let mut name = None;
+        let (mut name, mut credentials) = (None, None);
         while let [option, behind @ ..] = options {
             options = match (option.to_ascii_uppercase().as_slice(), behind) {
                 (b"AUTH", [user, password, behind @ ..]) => {
-                    self.authenticate(codec, user, password)?;
+                    credentials = Some((*user, *password));
                     behind
                 }
                 (b"SETNAME", [chosen, behind @ ..]) => {
@@ -89,6 +90,10 @@ impl<H: Handler> Server<H> {
                 }
                 _ => return Err("ERR Syntax error in HELLO"),
             };
+        }
+        // All of it is understood: only then is any of it done.
+        if let Some((user, password)) = credentials {
+            self.authenticate(codec, user, password)?;
         }
         if !codec.decoder.is_authenticated() {
             return Err(
@@ -134,7 +139,7 @@ impl<H: Handler> Server<H> {
         }
         // Who fails is who they were before.
         if !self.0.authenticate(user, password) {
-            tracing::warn!("a client has given a wrong password");
+            tracing::debug!("a client has given a wrong password");
             return Err(WRONG_PASSWORD);
         }
         codec.decoder.set_authenticated();
@@ -196,8 +201,6 @@ impl<H: Handler> MessageReactor for Server<H> {
             error => format!("ERR Protocol error: {error}"),
         };
         // Said or not, this is the end.
-        let _ = context.send_control(Value::Error(ErrorReply::new(
-            line.escape_default().to_string(),
-        )));
+        let _ = context.send_control(Value::Error(ErrorReply::new(one_line(&line))));
     }
 }

@@ -136,3 +136,42 @@ fn a_key_that_is_deleted_and_set_again_does_not_expire() {
     let said = String::from_utf8(server.peer.written()).unwrap();
     assert_eq!(said, "+OK\r\n:1\r\n+OK\r\n$1\r\ny\r\n+OK\r\n:0\r\n");
 }
+
+#[test]
+fn a_time_that_is_none_changes_nothing_and_a_reply_has_a_limit() {
+    let store = Arc::<Mutex<Store>>::default();
+    let (_sender, receiver) = channel(1);
+    let server = Server::new(Session::new(store.clone()));
+    let codec = ServerCodec::new(RequestDecoder::new());
+    let mut server = Setup::default().drive(codec, server, receiver);
+    server
+        .peer
+        .send("SET a x\r\nEXPIRE a abc\r\nEXPIRE a 9223372036854775807\r\nGET a\r\n");
+    server.peer.send("EXPIRE a -1\r\nGET a\r\n");
+    server.settle();
+    let said = String::from_utf8(server.peer.written()).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    let [set, no_number, too_late, size, value, gone, null] = lines[..] else {
+        panic!("{said}");
+    };
+    assert_eq!(
+        [set, size, value, gone, null],
+        ["+OK", "$1", "x", ":1", "$-1"]
+    );
+    assert!(
+        no_number.starts_with("-ERR") && too_late.starts_with("-ERR"),
+        "{said}"
+    );
+    let value = "v".repeat(10_000);
+    server.peer.send(format!(
+        "*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$10000\r\n{value}\r\n"
+    ));
+    server.peer.send(format!("MGET{}\r\n", " b".repeat(7_000)));
+    server.settle();
+    let said = String::from_utf8(server.peer.written()).unwrap();
+    assert!(
+        said.ends_with("-ERR the reply would be larger than 64 MiB\r\n"),
+        "{} bytes",
+        said.len()
+    );
+}

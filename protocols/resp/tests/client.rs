@@ -298,3 +298,53 @@ async fn calls_take_as_long_as_they_may_and_none_is_taken_after_the_end() {
     within(stream.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.ends_with(b"y\r\n"), "and then it ends");
 }
+
+#[tokio::test]
+async fn commands_that_would_shift_replies_or_be_forgotten_are_not_sent() {
+    let (address, server) = serve();
+    let (client, _pushes) = ask(address, &ClientConfig::new());
+    for words in [
+        "MONITOR",
+        "sync",
+        "PSYNC ? -1",
+        "CLIENT REPLY SKIP",
+        "client reply off",
+        "CLIENT SETNAME me",
+        "HELLO 2",
+        "AUTH secret",
+        "SELECT 1",
+        "RESET",
+        "QUIT",
+        "MULTI",
+        "WATCH key",
+    ] {
+        let mut words = words.split(' ');
+        let command = Command::new(words.next().unwrap()).args(words);
+        let refused = within(client.call(command.clone())).await.unwrap_err();
+        assert_eq!(
+            refused.execution(),
+            Execution::NeverSent,
+            "{command:?}: {refused}"
+        );
+        // And replies go on to be those of their commands.
+        let echoed = within(client.call(echo("next"))).await.unwrap();
+        assert_eq!(echoed.as_str(), Some("next"), "{command:?}");
+    }
+    for words in [
+        "CLIENT ID",
+        "MGET a b",
+        "SETEX k 1 v",
+        "SORT list",
+        "ECHO MULTI",
+    ] {
+        let mut words = words.split(' ');
+        let command = Command::new(words.next().unwrap()).args(words);
+        let answer = within(client.call(command.clone())).await;
+        let sent = match &answer {
+            Ok(_) => true,
+            Err(error) => error.execution() != Execution::NeverSent,
+        };
+        assert!(sent, "{command:?}: {answer:?}");
+    }
+    server.abort();
+}

@@ -98,6 +98,45 @@ fn strangers_are_served_nothing_until_they_have_said_who_they_are() {
 }
 
 #[test]
+fn a_hello_that_is_wrong_somewhere_changes_nothing() {
+    let strict = RequestDecoder::new().require_authentication();
+    let said = said(strict, "HELLO 3 AUTH default secret NONSENSE\r\nPING\r\n");
+    let [hello, ping] = [
+        "-ERR Syntax error in HELLO\r\n",
+        "-NOAUTH Authentication required.\r\n",
+    ];
+    assert_eq!(said, format!("{hello}{ping}"));
+}
+
+#[test]
+fn what_is_wrong_is_said_as_people_write_it() {
+    for (input, error) in [
+        ("*1\r\nx", "-ERR Protocol error: expected '$', got 'x'\r\n"),
+        (
+            "*1\r\n\u{1}",
+            "-ERR Protocol error: expected '$', got '\\x01'\r\n",
+        ),
+    ] {
+        assert_eq!(said(RequestDecoder::new(), input), error);
+    }
+}
+
+#[test]
+fn r3_other_protocols_are_told_by_their_first_bytes() {
+    for (input, looks) in [
+        ("\u{16}\u{3}\u{1}", "looks like TLS"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "looks like HTTP"),
+        ("POST / HTTP/1.1\r\n", "looks like HTTP"),
+    ] {
+        let said = said(RequestDecoder::new(), input);
+        assert!(
+            said.contains(looks) && said.matches('\n').count() == 1,
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn what_breaks_the_protocol_is_answered_behind_the_replies_before_it() {
     let (mut server, _sender) = serve(RequestDecoder::new(), Limits::server());
     server

@@ -25,6 +25,9 @@ struct Entry {
     expires: Option<Instant>,
 }
 
+/// LIMIT: one small command may ask for the same large value a million times.
+const LARGEST_REPLY: usize = 64 * 1024 * 1024;
+
 /// LIMIT: how many keys one sweep removes, so that no command waits long for it.
 const SWEPT: usize = 1000;
 
@@ -118,8 +121,14 @@ impl Session {
             (b"PING", 1) => reply.simple("PONG"),
             (b"PING" | b"ECHO", 2) => reply.bulk(args.next().unwrap_or_default()),
             (b"MGET", 2..) => {
-                reply.array(args.len());
                 let mut store = self.store();
+                let sizes = args
+                    .clone()
+                    .map(|key| store.get(key).map_or(0, |it| it.value.len()));
+                if sizes.sum::<usize>() > LARGEST_REPLY {
+                    return Err("ERR the reply would be larger than 64 MiB");
+                }
+                reply.array(args.len());
                 args.for_each(|key| match store.get(key) {
                     Some(entry) => reply.payload(entry.value.clone()),
                     None => reply.null(),
@@ -147,13 +156,15 @@ impl Session {
             (b"EXPIRE" | b"PEXPIRE", 3) => {
                 let key = args.next().unwrap_or_default();
                 let unit = if name[0] == b'P' { 1 } else { 1000 };
-                let until = deadline(args.next(), unit);
+                let until = match number(args.next())? {
+                    // What is to expire in the past is gone.
+                    ..=0 => Instant::now(),
+                    count => after(count, unit)?,
+                };
                 let mut store = self.store();
                 let value = store.get(key).map(|entry| entry.value.clone());
                 reply.integer(i64::from(value.is_some()));
                 if let Some(value) = value {
-                    // What is to expire in the past is gone.
-                    let until = until.unwrap_or_else(|_| Instant::now());
                     store.set(key, value, Some(until));
                 }
             }
@@ -262,13 +273,20 @@ fn number(text: Option<&[u8]>) -> Result<i64, &'static str> {
 
 /// So many times `unit` milliseconds from the present on.
 fn deadline(count: Option<&[u8]>, unit: i64) -> Result<Instant, &'static str> {
-    let invalid = "ERR invalid expire time";
-    let millis = number(count)?
-        .checked_mul(unit)
-        .filter(|millis| *millis > 0);
-    let millis = Duration::from_millis(millis.ok_or(invalid)? as u64);
-    Instant::now().checked_add(millis).ok_or(invalid)
+    match number(count)? {
+        ..=0 => Err(INVALID_EXPIRE),
+        count => after(count, unit),
+    }
 }
+
+/// So many units of milliseconds from now on.
+fn after(count: i64, unit: i64) -> Result<Instant, &'static str> {
+    let millis = count.checked_mul(unit).ok_or(INVALID_EXPIRE)?;
+    let at = Instant::now().checked_add(Duration::from_millis(millis as u64));
+    at.ok_or(INVALID_EXPIRE)
+}
+
+const INVALID_EXPIRE: &str = "ERR invalid expire time";
 
 impl Handler for Session {
     fn call(&mut self, request: &Request, reply: &mut Reply<'_>) -> ReactorStatus {

@@ -11,6 +11,8 @@ use crate::{Command, ErrorReply, Protocol, Value, ValueDecoder};
 pub struct RespProtocol {
     config: ClientConfig,
     preamble: Preamble,
+    /// All is said that comes before the commands of callers.
+    is_prepared: bool,
     /// What the connection speaks.
     speaks: Protocol,
     publisher: Publisher,
@@ -41,6 +43,7 @@ impl RespProtocol {
         Self {
             config,
             preamble: Preamble::Hello,
+            is_prepared: false,
             speaks: Protocol::Resp2,
             publisher,
         }
@@ -51,6 +54,22 @@ impl RespProtocol {
         match &self.config.credentials {
             Some((user, password)) => hello.arg("AUTH").arg(user).arg(password),
             None => hello,
+        }
+    }
+
+    /// What the server said, unless it quotes the password: it will be logged.
+    fn without_password(&self, error: ErrorReply) -> ErrorReply {
+        let Some((_, password)) = &self.config.credentials else {
+            return error;
+        };
+        let password = password.as_bytes();
+        let quotes = |line: &[u8]| line.windows(password.len()).any(|part| part == password);
+        match !password.is_empty() && quotes(error.line()) {
+            true => ErrorReply::new(format!(
+                "{} and more, with the password in it",
+                error.code()
+            )),
+            false => error,
         }
     }
 
@@ -117,6 +136,7 @@ impl Pipelined for RespProtocol {
                     Preamble::Select => "SELECT",
                     Preamble::SetName => "CLIENT SETNAME",
                 };
+                let error = self.without_password(error);
                 return Err(Box::new(PreambleError { command, error }));
             }
             (Some(_), Preamble::Hello) => {
@@ -127,17 +147,18 @@ impl Pipelined for RespProtocol {
             (Some(_), Preamble::Select) => self.say(Preamble::SetName),
             (Some(_), Preamble::SetName) => None,
         };
-        if next.is_none() {
+        self.is_prepared = next.is_none();
+        if self.is_prepared {
             self.publisher.tell(Event::Connected);
         }
         Ok(next)
     }
 
     fn encode(&mut self, command: &Command, output: &mut SendBuffer) -> Result<(), EncodeError> {
-        if ["MONITOR", "SYNC", "PSYNC"].iter().any(|it| command.is(it)) {
-            return Err(EncodeError::invalid(
-                "MONITOR, SYNC and PSYNC turn a connection into something else",
-            ));
+        if self.is_prepared
+            && let Some(why) = unsuitable(command)
+        {
+            return Err(EncodeError::invalid(why));
         }
         if self.speaks == Protocol::Resp2 && subscription(command).is_some() {
             return Err(EncodeError::invalid(
@@ -180,6 +201,46 @@ impl Pipelined for RespProtocol {
     }
 }
 
+/// Why a command is none for a connection that callers share and that may be replaced at any time, if
+/// it is not: behind it replies would be counted wrongly, or the next connection would not know of it.
+fn unsuitable(command: &Command) -> Option<&'static str> {
+    const LONGEST: usize = 7;
+    // As a rule the length says that it is another.
+    if command.name().len() > LONGEST {
+        return None;
+    }
+    let is = |name: &str| command.is(name);
+    let argument = |text: &str| {
+        let first = command.first_argument().unwrap_or_default();
+        first.eq_ignore_ascii_case(text.as_bytes())
+    };
+    Some(match command.name().first()?.to_ascii_uppercase() {
+        b'M' if is("MONITOR") => "MONITOR turns the connection into something else",
+        b'M' if is("MULTI") => {
+            "MULTI begins what other callers' commands, or a new connection, may come into: use EVAL"
+        }
+        b'W' if is("WATCH") => "WATCH is forgotten with its connection: use EVAL",
+        b'S' if is("SYNC") => "SYNC turns the connection into something else",
+        b'P' if is("PSYNC") => "PSYNC turns the connection into something else",
+        b'S' if is("SELECT") => {
+            "the next connection would not know of SELECT: see ClientConfig::database"
+        }
+        b'A' if is("AUTH") => {
+            "the next connection would not know of AUTH: see ClientConfig::credentials"
+        }
+        b'H' if is("HELLO") => "the client says HELLO itself: see ClientConfig::protocol",
+        b'R' if is("RESET") => "RESET would undo what the client has said first",
+        b'Q' if is("QUIT") => "the connection ends with its last client",
+        b'C' if is("CLIENT") && argument("REPLY") => {
+            "without replies nobody can tell which of them answers what"
+        }
+        b'C' if is("CLIENT") && argument("SETNAME") => {
+            "the next connection would not know of the name: see ClientConfig::name"
+        }
+        _ => return None,
+    })
+}
+
 /// How a command is answered that is about subscriptions: with so many pushes of a kind.
 #[derive(Debug)]
 pub struct Acknowledged {
@@ -201,5 +262,38 @@ fn subscription(command: &Command) -> Option<&'static str> {
     match command.name().len() {
         9.. => NAMES.into_iter().find(|it| command.is(it)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::pushes;
+
+    #[test]
+    fn a_password_that_the_server_quotes_is_not_told() {
+        for (password, line, told) in [
+            (
+                "s3cret",
+                "ERR unknown command 'AUTH', with args beginning with: 's3cret'",
+                false,
+            ),
+            ("s3cret", "WRONGPASS invalid username-password pair", true),
+            ("", "ERR AUTH called without any password configured", true),
+        ] {
+            let config = ClientConfig::new()
+                .protocol(Protocol::Resp2)
+                .credentials("default", password);
+            let (publisher, _pushes) = pushes::pushes(1);
+            let mut protocol = RespProtocol::new(config, publisher);
+            protocol.preamble(None).expect("nothing was said yet");
+            let refused = Value::Error(ErrorReply::new(line));
+            let error = protocol
+                .preamble(Some(refused))
+                .expect_err("it was refused");
+            let said = format!("{error} {error:?}");
+            assert_eq!(said.contains(line), told, "{said}");
+            assert!(password.is_empty() || !said.contains(password), "{said}");
+        }
     }
 }

@@ -98,7 +98,8 @@ fn unbalanced() -> DecodeError {
 
 /// A page that a browser shows can have it send requests here, whose bodies would be commands.
 fn refuse_http(word: &[u8]) -> Result<(), DecodeError> {
-    match word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:") {
+    let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
+    match is(b"post") || is(b"host:") || is(b"pri") {
         true => Err(DecodeError::malformed(
             "this looks like HTTP, and is no place for it",
         )),

@@ -177,6 +177,12 @@ impl RequestDecoder {
     #[cold]
     fn inline(&mut self, input: &mut Input<'_>) -> Result<Option<Decoded<Request>>, DecodeError> {
         let bytes = input.bytes();
+        // RFC 8446 §5.1: a handshake record, which has no end of a line to be waited for.
+        if bytes.starts_with(b"\x16\x03") {
+            return Err(malformed(
+                "this looks like TLS, and the port speaks plain RESP",
+            ));
+        }
         let unseen = &bytes[self.known.min(bytes.len())..];
         let end = unseen.iter().position(|&byte| byte == b'\n');
         let end = end.map(|end| end + self.known);

@@ -76,9 +76,25 @@ impl Command {
 
     /// The name, as it was given.
     pub fn name(&self) -> &[u8] {
-        match header(&self.bytes, 1) {
-            Header::Number(length, start) => &self.bytes[start..][..length as usize],
-            Header::Incomplete | Header::Malformed => unreachable!("this type has written it"),
+        self.bulk_at(0).unwrap_or_default()
+    }
+
+    /// What stands behind the name, as in `CLIENT SETNAME`; `None` if nothing does, or a
+    /// [payload](Self::payload) that was not copied.
+    pub fn first_argument(&self) -> Option<&[u8]> {
+        let Header::Number(length, start) = header(&self.bytes, 1) else {
+            return None;
+        };
+        self.bulk_at(start + length as usize + "\r\n".len())
+    }
+
+    /// The bulk string whose header begins there.
+    fn bulk_at(&self, index: usize) -> Option<&[u8]> {
+        match header(&self.bytes, index + 1) {
+            Header::Number(length, start) if self.large.iter().all(|(at, _)| *at != start) => {
+                Some(&self.bytes[start..][..length as usize])
+            }
+            _ => None,
         }
     }
 
@@ -120,5 +136,27 @@ impl fmt::Debug for Command {
         // Arguments may be secrets.
         let name = self.name().escape_ascii().to_string();
         write!(f, "Command({name} with {} arguments)", self.count - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_and_what_is_behind_it_are_known() {
+        let command = Command::new("CLIENT").arg("REPLY").arg("OFF");
+        assert_eq!(command.name(), b"CLIENT");
+        assert_eq!(command.first_argument(), Some(&b"REPLY"[..]));
+        assert_eq!(Command::new("PING").first_argument(), None);
+        assert_eq!(
+            Command::new("ECHO").arg("").first_argument(),
+            Some(&b""[..])
+        );
+        let large = Bytes::from(vec![b'x'; OWN_SEGMENT]);
+        let command = Command::new("ECHO").payload(large.clone()).arg("y");
+        assert_eq!(command.first_argument(), None);
+        let command = Command::new("SET").arg("key").payload(large);
+        assert_eq!(command.first_argument(), Some(&b"key"[..]));
     }
 }

@@ -10,4 +10,5 @@ mod request;
 pub use request::{Args, Request};
 
 mod value;
+pub(crate) use value::one_line;
 pub use value::{ErrorReply, Protocol, Value};

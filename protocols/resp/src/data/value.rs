@@ -177,7 +177,7 @@ impl ErrorReply {
 impl fmt::Display for ErrorReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A bulk error may hold anything: where it is shown, it is one line.
-        write!(f, "{}", self.0.escape_ascii())
+        f.write_str(&one_line(&String::from_utf8_lossy(&self.0)))
     }
 }
 
@@ -188,6 +188,18 @@ impl fmt::Debug for ErrorReply {
 }
 
 impl std::error::Error for ErrorReply {}
+
+/// `text` with its control characters escaped.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
+}
 
 #[cfg(test)]
 mod tests {
@@ -211,7 +223,7 @@ mod tests {
             assert_eq!((error.code(), &*error.message()), (code, message));
         }
         let nasty = ErrorReply::new(&b"ERR a\r\n\x1b[2J"[..]);
-        assert_eq!(nasty.to_string(), "ERR a\\r\\n\\x1b[2J");
+        assert_eq!(nasty.to_string(), "ERR a\\r\\n\\u{1b}[2J");
     }
 
     #[test]
