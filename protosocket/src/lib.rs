@@ -62,7 +62,7 @@ mod connection;
 #[cfg(feature = "tokio")]
 pub use connection::{
     Connection, ConnectionConfig, ConnectionEnd, ConnectionHandle, Establish, EstablishError,
-    Handover,
+    Handover, Lingering,
 };
 
 #[cfg(feature = "tokio")]

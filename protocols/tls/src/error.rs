@@ -1,5 +1,6 @@
 use std::{io, sync::Arc};
 
+use protosocket::Lingering;
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
 use crate::{Alert, Speech, alpn::Protocols};
@@ -97,7 +98,11 @@ pub enum Error {
 impl Error {
     /// What `error` has to do with TLS; `None` if it is one of the stream below.
     pub fn of(error: &io::Error) -> Option<&Self> {
-        error.get_ref()?.downcast_ref()
+        let inner = error.get_ref()?;
+        match inner.downcast_ref::<Lingering>() {
+            Some(lingering) => Self::of(lingering.error()),
+            None => inner.downcast_ref(),
+        }
     }
 
     /// The alert that the peer was sent, if it is known which.

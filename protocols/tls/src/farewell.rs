@@ -14,7 +14,8 @@ const UNREAD: usize = 64 * 1024;
 
 /// The end of a handshake that failed: what the peer must be told is written, its stream is shut
 /// down, and what it has sent already is read, because a kernel that drops unread bytes sends a
-/// reset, which can overtake the alert.
+/// reset, which can overtake the alert. What the peer sends later is for a server to wait for:
+/// [`Lingering`](protosocket::Lingering).
 #[derive(Debug)]
 pub(crate) struct Farewell<S> {
     /// Until it is done.
@@ -36,9 +37,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Farewell<Watched<S>> {
     }
 
     /// As the future, with what the peer has sent in view: the first bytes may have come one by one.
-    pub(crate) fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<(S, io::Error)> {
         let (stream, error) = ready!(Pin::new(self).poll(cx));
-        Poll::Ready(Error::of_handshake(error, stream.beginning()))
+        let error = Error::of_handshake(error, stream.beginning());
+        Poll::Ready((stream.stream, error))
     }
 }
 

@@ -7,20 +7,23 @@ use std::{
     time::Instant,
 };
 
-use super::{ConnectionConfig, ConnectionHandle};
+use super::{ConnectionConfig, ConnectionHandle, Lingering};
 use crate::{Alarm, Deadline, escaped::Escaped};
 
 /// Makes a stream of what was accepted, within `handshake_timeout`.
 ///
 /// TLS, proxy headers and protocol detection are such futures. Their time runs on the clock of
 /// the configuration, and their [`ConnectionHandle`] ends them: a handshake that is drained or
-/// aborted has promised nothing yet.
+/// aborted has promised nothing yet. One that fails with [`Lingering`] lets the peer read why, for
+/// as long as `linger_timeout` and its own deadline allow.
 pub struct Establish<F> {
     future: F,
     config: ConnectionConfig,
     handle: ConnectionHandle,
     deadline: Option<Instant>,
     alarm: Option<Pin<Box<dyn Alarm>>>,
+    /// It has failed, and the peer may still be reading why.
+    lingering: Option<Lingering>,
 }
 
 impl<F> Establish<F> {
@@ -32,6 +35,7 @@ impl<F> Establish<F> {
             handle,
             deadline: None,
             alarm: None,
+            lingering: None,
         }
     }
 
@@ -47,6 +51,36 @@ impl<F> Establish<F> {
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
+
+    /// The handshake has failed: linger, if that is wanted.
+    fn fail(&mut self, error: io::Error) -> Result<(), EstablishError> {
+        let lingering = error.downcast::<Lingering>().map_err(EstablishError::Io)?;
+        let Some(timeout) = self.config.limits().linger_timeout else {
+            return Err(EstablishError::Io(lingering.into_error()));
+        };
+        let clock = self.config.clock();
+        let until = clock.now() + timeout;
+        let until = self.deadline.map_or(until, |deadline| deadline.min(until));
+        self.alarm = Some(clock.alarm(until));
+        self.lingering = Some(lingering);
+        Ok(())
+    }
+
+    /// Why it has failed, once the peer has read that or has had its time.
+    fn poll_lingering(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let (Some(lingering), Some(alarm)) = (&mut self.lingering, &mut self.alarm) else {
+            return Poll::Pending;
+        };
+        let is_told = self.handle.is_aborted() || self.handle.drain_deadline().is_some();
+        if !is_told
+            && lingering.poll_end(cx).is_pending()
+            && alarm.as_mut().poll_due(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
+        let lingering = self.lingering.take();
+        lingering.map_or(Poll::Pending, |it| Poll::Ready(it.into_error()))
+    }
 }
 
 impl<F, S> Future for Establish<F>
@@ -58,11 +92,20 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         this.handle.register(cx.waker());
+        if this.lingering.is_some() {
+            return this.poll_lingering(cx).map(|error| Err(error.into()));
+        }
         if this.handle.is_aborted() || this.handle.drain_deadline().is_some() {
             return Poll::Ready(Err(EstablishError::Aborted));
         }
         if let Poll::Ready(result) = Pin::new(&mut this.future).poll(cx) {
-            return Poll::Ready(result.map_err(EstablishError::Io));
+            return match result {
+                Ok(stream) => Poll::Ready(Ok(stream)),
+                Err(error) => match this.fail(error) {
+                    Ok(()) => this.poll_lingering(cx).map(|error| Err(error.into())),
+                    Err(error) => Poll::Ready(Err(error)),
+                },
+            };
         }
         let Some(timeout) = this.config.limits().handshake_timeout else {
             return Poll::Pending;

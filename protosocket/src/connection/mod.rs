@@ -9,6 +9,9 @@ pub use handle::ConnectionHandle;
 mod establish;
 pub use establish::{Establish, EstablishError};
 
+mod lingering;
+pub use lingering::Lingering;
+
 mod driver;
 mod memory;
 mod outbound;

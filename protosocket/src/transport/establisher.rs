@@ -10,7 +10,7 @@ use std::{
 use super::{
     Accepted, ConnectError, PeerAddress, SocketConnector, SocketListener, Transport, within,
 };
-use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::{Lingering, limits::HANDSHAKE_TIMEOUT};
 
 /// Makes a stream of another one: a TLS handshake, a proxy header, a look at the first bytes.
 ///
@@ -120,7 +120,10 @@ where
         let stream = self.below.connect().await?;
         let address = stream.peer_address();
         match within(self.timeout, self.establisher.establish(stream)).await {
-            Some(established) => established.map_err(|source| ConnectError { address, source }),
+            Some(established) => established.map_err(|error| {
+                let source = Lingering::end(error);
+                ConnectError { address, source }
+            }),
             None => Err(ConnectError::handshake_timed_out(address)),
         }
     }

@@ -6,6 +6,7 @@ mod deadlines;
 mod failures;
 mod faults;
 mod input;
+mod lingering;
 #[cfg(target_os = "linux")]
 mod local_bytes;
 mod memory;

@@ -119,7 +119,10 @@ impl<S: Transport> Future for Connect<S> {
                     },
                     Err((error, stream)) => Stage::Failed(Farewell::after(stream, error)),
                 },
-                Stage::Failed(farewell) => return farewell.poll_error(cx).map(Err),
+                Stage::Failed(farewell) => {
+                    let (_, error) = ready!(farewell.poll_error(cx));
+                    return Poll::Ready(Err(error));
+                }
                 Stage::Declined(farewell) => {
                     let (_, error) = ready!(Pin::new(&mut **farewell).poll(cx));
                     return Poll::Ready(Err(error));

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use protosocket::{Establisher, Transport};
+use protosocket::{Establisher, Lingering, Transport};
 use rustls::ServerConfig;
 use tokio_rustls::{LazyConfigAcceptor, server::FallibleAccept};
 
@@ -100,7 +100,7 @@ impl Shared {
     }
 }
 
-impl<S: Transport> Establisher<S> for Acceptor {
+impl<S: Transport + Send> Establisher<S> for Acceptor {
     type Stream = TlsStream<S>;
     type Establish = Accept<S>;
 
@@ -155,7 +155,7 @@ impl<S: Transport> Accept<S> {
     }
 }
 
-impl<S: Transport> Future for Accept<S> {
+impl<S: Transport + Send> Future for Accept<S> {
     type Output = io::Result<TlsStream<S>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -167,7 +167,10 @@ impl<S: Transport> Future for Accept<S> {
                     Ok(stream) => return Poll::Ready(Ok(TlsStream::new(stream))),
                     Err((error, stream)) => Stage::Farewell(Farewell::after(stream, error)),
                 },
-                Stage::Farewell(farewell) => return farewell.poll_error(cx).map(Err),
+                Stage::Farewell(farewell) => {
+                    let (stream, error) = ready!(farewell.poll_error(cx));
+                    return Poll::Ready(Err(Lingering::after(error, stream)));
+                }
             }
         }
     }

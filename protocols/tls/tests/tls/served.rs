@@ -19,7 +19,7 @@ use protosocket_server::{
 };
 use protosocket_testkit::Recorder;
 use protosocket_tls::{
-    Acceptor, ring,
+    Acceptor, Alert, ring,
     rustls::{
         server::{ClientHello, ResolvesServerCert},
         sign::CertifiedKey,
@@ -356,4 +356,38 @@ async fn a_connector_gives_a_handshake_up_that_takes_too_long() {
     let connector = Layered::new(memory, connector).timeout(Duration::from_millis(10));
     let error = soon(connector.connect()).await.expect_err("nobody answers");
     assert_eq!(error.source.kind(), io::ErrorKind::TimedOut, "{error}");
+}
+
+#[tokio::test]
+async fn l8_a_client_that_talks_behind_its_finished_still_hears_why_it_was_refused() {
+    let authority = Authority::new();
+    let acceptor = server(&authority).require_client_certificate(authority.roots());
+    let any = "127.0.0.1:0".parse().expect("it is an address");
+    let listener = TcpSocketListener::listen(any, TcpOptions::new()).expect("a port is free");
+    let address = listener.local_address().expect("it is bound");
+    let served = Served::new(listener, acceptor.build().expect("it is valid"));
+    // It has no certificate, which a client of TLS 1.3 is not told within its handshake.
+    let connector = client(&authority).build().expect("it is valid");
+    let connector = Layered::new(TcpConnector::new(address), connector);
+    let mut stream = soon(connector.connect()).await.expect("its side is done");
+    // The alert is there, unread, when more is sent to whoever may have closed its socket.
+    soon(stream.get_ref().get_ref().readable())
+        .await
+        .expect("it is open");
+    for _ in 0..16 {
+        soon(stream.write_all(&[0; 16 * 1024]))
+            .await
+            .expect("the server reads");
+        soon(stream.flush()).await.expect("the server reads");
+    }
+    let error = soon(stream.read_u8()).await.expect_err("it was refused");
+    let error = protosocket_tls::Error::of(&error).expect("it is one of TLS");
+    assert_eq!(error.alert_received(), Some(Alert::CERTIFICATE_REQUIRED));
+    drop(stream);
+    soon(served.record.until_ended(1)).await;
+    let [ending] = &served.record.endings()[..] else {
+        panic!("one refusal");
+    };
+    assert_eq!(ending.end, "refused/handshake");
+    assert!(ending.text.contains("it sent none"), "{}", ending.text);
 }
