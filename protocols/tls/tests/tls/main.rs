@@ -5,6 +5,7 @@ mod certificates;
 mod client_hello;
 mod close;
 mod corpus;
+mod established;
 mod handshake;
 mod hello;
 mod malformed;

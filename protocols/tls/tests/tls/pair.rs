@@ -44,6 +44,15 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    pub(crate) fn new(from: &StreamPeer, to: &StreamPeer) -> Self {
+        Self {
+            from: from.clone(),
+            to: to.clone(),
+            carried: 0,
+            slice: usize::MAX,
+        }
+    }
+
     /// Carry what there is. Whether there was anything.
     pub(crate) fn carry(&mut self) -> bool {
         self.carry_to(usize::MAX)
@@ -120,17 +129,11 @@ impl Handshake {
     pub(crate) fn new(connector: &Connector, acceptor: &Acceptor) -> Self {
         let (near, near_peer) = scripted_stream();
         let (far, far_peer) = scripted_stream();
-        let wire = |from: &StreamPeer, to: &StreamPeer| Wire {
-            from: from.clone(),
-            to: to.clone(),
-            carried: 0,
-            slice: usize::MAX,
-        };
         Self {
             client: Side::Busy(connector.establish(near)),
             server: Side::Busy(acceptor.establish(far)),
-            to_server: wire(&near_peer, &far_peer),
-            to_client: wire(&far_peer, &near_peer),
+            to_server: Wire::new(&near_peer, &far_peer),
+            to_client: Wire::new(&far_peer, &near_peer),
         }
     }
 
