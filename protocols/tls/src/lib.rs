@@ -1,10 +1,10 @@
-//! TLS 1.2 and 1.3 below any [`protosocket`] connection, with `rustls`.
+//! TLS 1.2 and 1.3 below any `protosocket` connection, with `rustls`.
 //!
-//! An [`Acceptor`] stands on a listener, a [`Connector`] on a connector; what comes out is a
-//! [`TlsStream`], over which any codec and reactor run. Handshakes happen off the accept path, in
+//! An `Acceptor` stands on a listener, a `Connector` on a connector; what comes out is a
+//! `TlsStream`, over which any codec and reactor run. Handshakes happen off the accept path, in
 //! the time and number that a server's configuration allows. Every graceful end says so to the
 //! peer (`close_notify`), and an end without that is an error: nobody can cut a stream short
-//! unnoticed. Whatever fails says why, for people: see [`Error`].
+//! unnoticed. Whatever fails says why, for people: see `Error`.
 //!
 //! ```no_run
 //! use protosocket::{Layered, TcpConnector, TcpOptions, TcpSocketListener};

@@ -5,7 +5,7 @@ use rustls::{crypto::CryptoProvider, server::ProducesTickets};
 /// The cryptography that TLS is made with. It is always named, never found in a global variable,
 /// so that no dependency elsewhere in a program can change it.
 ///
-/// [`ring`](crate::ring) is the one for most.
+/// `ring` is the one for most.
 #[derive(Clone)]
 pub struct Provider {
     pub(crate) crypto: Arc<CryptoProvider>,

@@ -27,7 +27,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Configure one. The cryptography is given by name, such as [`ring`](crate::ring).
+    /// Configure one. The cryptography is given by name, such as `ring`.
     pub fn builder(provider: Provider) -> ConnectorBuilder {
         ConnectorBuilder::new(provider)
     }

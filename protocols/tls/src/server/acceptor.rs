@@ -32,7 +32,7 @@ struct Shared {
 }
 
 impl Acceptor {
-    /// Configure one. The cryptography is given by name, such as [`ring`](crate::ring).
+    /// Configure one. The cryptography is given by name, such as `ring`.
     pub fn builder(provider: Provider) -> AcceptorBuilder {
         AcceptorBuilder::new(provider)
     }
