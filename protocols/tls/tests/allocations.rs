@@ -293,3 +293,47 @@ fn hear<S: AsyncRead + Unpin>(stream: &mut S) {
     let mut buffer = ReadBuf::new(&mut memory);
     assert!(Pin::new(stream).poll_read(cx, &mut buffer).is_pending());
 }
+
+#[test]
+fn a_stalled_handshake_holds_little_more_than_what_its_client_has_said() {
+    alone(
+        "a_stalled_handshake_holds_little_more_than_what_its_client_has_said",
+        || {
+            let sides = Sides::new();
+            let pipe = Pipe::new();
+            let mut client = sides.connector.establish(pipe.client);
+            assert!(poll(&mut client).is_none(), "it waits for an answer");
+            let hello = pipe.wires.client.written();
+            // One that announces the 64 KiB that rustls takes, and stops before the last of them.
+            let mut endless = Vec::new();
+            let message = [&[1, 0, 0xff, 0xf0][..], &[0; 0xff00]].concat();
+            for part in message.chunks(1 << 14) {
+                endless.extend([0x16, 3, 1]);
+                endless.extend((part.len() as u16).to_be_bytes());
+                endless.extend(part);
+            }
+            let weigh = |said: &[u8]| {
+                let stall = || {
+                    let (stream, peer) = scripted_stream();
+                    let mut server = sides.acceptor.establish(stream);
+                    peer.send(said);
+                    assert!(poll(&mut server).is_none(), "it waits for more");
+                    peer.forget_written();
+                    server
+                };
+                drop(stall());
+                weight((0..MANY).map(|_| stall()).collect())
+            };
+            for (stage, said, most) in [
+                ("silent", &[][..], 8 * 1024),
+                ("half a ClientHello", &hello[..hello.len() / 2], 16 * 1024),
+                ("a ClientHello, answered", &hello[..], 32 * 1024),
+                ("nearly 64 KiB of one", &endless[..], 80 * 1024),
+            ] {
+                let bytes = weigh(said);
+                eprintln!("{stage}: {bytes} bytes");
+                assert!(bytes < most, "{stage}: {bytes} bytes");
+            }
+        },
+    );
+}

@@ -18,7 +18,8 @@ use crate::{Error, Provider, TlsStream, farewell::Farewell, watched::Watched};
 ///
 /// Put it onto a listener with [`Layered`](protosocket::Layered). How long a handshake may take,
 /// and how many there may be, is said by the server's configuration: `handshake_timeout` and
-/// `max_handshakes`. Until it is done, a connection holds at most 64 KiB of what its peer sent.
+/// `max_handshakes`. Until it is done, a connection holds at most 64 KiB of what its peer sent, and
+/// about 10 KiB in all after a usual ClientHello.
 #[derive(Debug, Clone)]
 pub struct Acceptor(Arc<Shared>);
 
