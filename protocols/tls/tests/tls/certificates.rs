@@ -340,3 +340,20 @@ fn a_provider_that_is_put_together_by_hand_has_no_tickets() {
     let acceptor = acceptor().build().expect("it is valid");
     Pair::new(&client_of(&authority, NAME), &acceptor).exchange();
 }
+
+#[test]
+fn l8_a_chain_of_a_client_beyond_64_kib_is_refused_before_it_has_come() {
+    let authority = Authority::new();
+    let acceptor = server(&authority).require_client_certificate(authority.roots());
+    let acceptor = acceptor.build().expect("it is valid");
+    let signed = authority.sign(&["client.test"]);
+    let one = signed.chain[0].clone();
+    let count = 2 * 64 * 1024 / one.len();
+    let identity = Identity::der(vec![one; count], signed.key);
+    let connector = client(&authority).client_certificate(identity);
+    let connector = connector.build().expect("it is valid");
+    let handshake = Handshake::new(&connector, &acceptor).run();
+    let error = handshake.server.error();
+    let error = Error::of(&error).expect("it is one of TLS");
+    assert!(matches!(error, Error::Protocol { .. }), "{error}");
+}
