@@ -59,8 +59,10 @@ impl<F> Establish<F> {
             return Err(EstablishError::Io(lingering.into_error()));
         };
         let clock = self.config.clock();
-        let until = clock.now() + timeout;
-        let until = self.deadline.map_or(until, |deadline| deadline.min(until));
+        let now = clock.now();
+        let whole = self.config.limits().handshake_timeout;
+        let deadline = self.deadline.or_else(|| whole.map(|whole| now + whole));
+        let until = deadline.map_or(now + timeout, |deadline| deadline.min(now + timeout));
         self.alarm = Some(clock.alarm(until));
         self.lingering = Some(lingering);
         Ok(())

@@ -94,6 +94,15 @@ fn a_handshake_does_not_linger_beyond_its_own_deadline() {
 }
 
 #[test]
+fn a_handshake_that_fails_at_once_lingers_no_longer_than_its_whole_time() {
+    let limits = Limits::server().handshake_timeout(LINGER / 2);
+    let mut refused = Refused::new(limits.linger_timeout(LINGER));
+    assert!(refused.lingers());
+    refused.clock.advance(LINGER / 2 + LINGER / 4);
+    assert!(!refused.lingers());
+}
+
+#[test]
 fn a_drain_or_no_linger_timeout_ends_it_at_once() {
     let mut refused = Refused::new(Limits::server());
     assert!(refused.lingers());
