@@ -131,8 +131,8 @@ pub(crate) fn help() -> String {
     let works: Vec<String> = full.works.iter().map(Work::to_string).collect();
     format!(
         "\
-Echo servers and servers of calls side by side: server CPU per message, rates,
-latencies and memory.
+Echo servers, servers of calls and key-value servers side by side: server CPU per
+message, rates, latencies and memory.
 
 Usage: benchmarks run [OPTIONS]
        benchmarks report FILE [--html PAGE]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::child::Child;
 use crate::drive::{Drive, GO, READY, Report, STOP};
 use crate::figure::{Figure, Sample};
-use crate::machine;
+use crate::machine::Process;
 use crate::serve::Question;
 use crate::systems::System;
 use crate::work::Work;
@@ -127,10 +127,11 @@ impl Bout {
         // A busy machine is no reason to give up.
         let patience = PATIENCE + 4 * self.work.estimate(self.warm_up, self.measured);
         let limit = self.work.memory_limit();
-        let server = server.id();
+        let server = Process::Other(server.id());
         let mut stopped = false;
         client.hear_and(patience, LOOK_EVERY, |client| {
-            let resident = machine::resident_bytes_of(server)
+            let resident = server
+                .about_resident_bytes()
                 .map_err(|error| io::Error::other(format!("the server has ended: {error}")))?;
             if stopped || resident <= limit {
                 return Ok(());

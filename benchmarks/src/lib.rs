@@ -1,8 +1,8 @@
-//! Echo servers and servers of calls side by side, in one run.
+//! Echo servers, servers of calls and key-value servers side by side, in one run.
 //!
 //! Every system answers through its public interface and in its default configuration: echoes to the
-//! same client over the same wire, calls to its own client and, where the wire is the same, to one
-//! client for all. Server and client are processes of their own on different
+//! same client over the same wire, plain or over TLS, calls to its own client and, where the wire is
+//! the same, to one client for all, and commands to one client and to `redis-benchmark`. Server and client are processes of their own on different
 //! processors. The systems take turns within each round; what is reported is the median over the
 //! rounds, and the median of the ratios to the hand-written loop within the rounds. Processor time
 //! per message is the steadiest figure: rates depend on the client as well.

@@ -1,7 +1,11 @@
 //! What we ask of the operating system: processors, clocks, memory and descriptors.
 
+use std::env;
 use std::fmt;
+use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -106,26 +110,88 @@ pub(crate) fn cpu_time() -> Duration {
     Duration::new(seconds, nanoseconds)
 }
 
-/// Bytes of this process that are in memory.
-pub(crate) fn resident_bytes() -> io::Result<u64> {
-    // `VmRSS` in `status` lags behind by pages that are counted per processor; this does not.
-    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
-    kibibytes(&rollup, "Rss:")
-        .ok_or_else(|| io::Error::other("no `Rss` in /proc/self/smaps_rollup"))
+/// A process whose time and memory are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// This one.
+    This,
+    /// One that this one has started.
+    Other(u32),
 }
 
-/// Bytes of this process that were in memory when it was largest.
-pub(crate) fn peak_resident_bytes() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    kibibytes(&status, "VmHWM:").ok_or_else(|| io::Error::other("no `VmHWM` in /proc/self/status"))
+impl Process {
+    /// Processor time that all threads have used. What a thread of another process has used since the
+    /// scheduler last looked, at the latest when it fell asleep, is not in it, and neither are threads
+    /// that have ended.
+    pub(crate) fn cpu_time(self) -> io::Result<Duration> {
+        let Self::Other(_) = self else {
+            return Ok(cpu_time());
+        };
+        let mut total = 0;
+        for thread in fs::read_dir(self.path("task"))? {
+            let path = thread?.path().join("schedstat");
+            let line = fs::read_to_string(&path)?;
+            total += first_number(&line).ok_or_else(|| missing("time", &path))?;
+        }
+        Ok(Duration::from_nanos(total))
+    }
+
+    /// Bytes that are in memory.
+    pub(crate) fn resident_bytes(self) -> io::Result<u64> {
+        // `VmRSS` in `status` lags behind by pages that are counted per processor; this does not.
+        self.kibibytes("smaps_rollup", "Rss:")
+    }
+
+    /// Bytes that were in memory when it was largest.
+    pub(crate) fn peak_resident_bytes(self) -> io::Result<u64> {
+        self.kibibytes("status", "VmHWM:")
+    }
+
+    /// Bytes that are in memory, more or less: cheap enough to be asked often.
+    pub(crate) fn about_resident_bytes(self) -> io::Result<u64> {
+        self.kibibytes("status", "VmRSS:")
+    }
+
+    fn kibibytes(self, file: &str, name: &str) -> io::Result<u64> {
+        let path = self.path(file);
+        kibibytes(&fs::read_to_string(&path)?, name).ok_or_else(|| missing(name, &path))
+    }
+
+    fn path(self, file: &str) -> PathBuf {
+        let process = match self {
+            Self::This => "self".to_owned(),
+            Self::Other(id) => id.to_string(),
+        };
+        ["/proc", &process, file].iter().collect()
+    }
 }
 
-/// Bytes of another process that are in memory, more or less: cheap enough to be asked often.
-pub(crate) fn resident_bytes_of(process: u32) -> io::Result<u64> {
-    let path = format!("/proc/{process}/status");
-    let status = std::fs::read_to_string(&path)?;
-    kibibytes(&status, "VmRSS:").ok_or_else(|| io::Error::other(format!("no `VmRSS` in {path}")))
+fn missing(name: &str, path: &Path) -> io::Error {
+    io::Error::other(format!("no `{name}` in {}", path.display()))
 }
+
+/// Nanoseconds on a processor, which a line of `schedstat` begins with.
+fn first_number(line: &str) -> Option<u64> {
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Whether a program of this name is in the path.
+pub(crate) fn has_program(name: &str) -> bool {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&folders).any(|folder| folder.join(name).is_file())
+}
+
+/// A program that ends with the thread that starts it, however that ends, and that has neither input
+/// nor, apart from its output, which is piped, anything to say.
+pub(crate) fn program(name: &str) -> Command {
+    let mut command = Command::new(BOUND_TO_ITS_PARENT);
+    command.args(["--pdeathsig", "KILL", "--", name]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// Of util-linux, which every Linux has: asks the kernel to end the program that it becomes.
+pub(crate) const BOUND_TO_ITS_PARENT: &str = "setpriv";
 
 /// The value of a line that begins with `name`, in bytes.
 fn kibibytes(lines: &str, name: &str) -> Option<u64> {
@@ -161,12 +227,17 @@ mod tests {
     #[test]
     fn this_process_uses_memory_and_time() {
         let held = vec![1_u8; 1 << 20];
-        let now = resident_bytes().expect("the size of this process");
-        let other = resident_bytes_of(std::process::id()).expect("the same process");
-        let peak = peak_resident_bytes().expect("its largest size");
-        for size in [now, other, peak] {
-            assert!(size >= held.len() as u64, "{size}");
+        for process in [Process::This, Process::Other(std::process::id())] {
+            for size in [
+                process.resident_bytes(),
+                process.about_resident_bytes(),
+                process.peak_resident_bytes(),
+            ] {
+                let size = size.expect("a size");
+                assert!(size >= held.len() as u64, "{size}");
+            }
+            let time = process.cpu_time().expect("a time");
+            assert!(time > Duration::ZERO);
         }
-        assert!(cpu_time() > Duration::ZERO);
     }
 }

@@ -1,5 +1,6 @@
 //! The measurement: rounds in which every system does every work once.
 
+use std::env;
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
@@ -125,6 +126,11 @@ impl Series {
         self.samples.iter().all(has_figures)
     }
 
+    /// Whether it is known beforehand that it cannot be measured here.
+    fn is_skipped(&self) -> bool {
+        self.samples.is_empty() && !self.notes.is_empty()
+    }
+
     fn add(&mut self, round: usize, measured: io::Result<Outcome>) {
         let outcome = measured.unwrap_or_else(|error| Outcome {
             sample: Sample::default(),
@@ -152,15 +158,12 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
     let mut series: Vec<Series> = plan
         .works
         .iter()
-        .flat_map(|&work| {
-            plan.systems_for(work)
-                .map(move |system| (work, system.name))
-        })
+        .flat_map(|&work| plan.systems_for(work).map(move |system| (work, system)))
         .map(|(work, system)| Series {
             work,
-            system,
+            system: system.name,
             samples: Vec::new(),
-            notes: Vec::new(),
+            notes: skipped(system, work).into_iter().collect(),
         })
         .collect();
     let mut progress = Progress::new(plan.measurements(), plan.estimate());
@@ -184,6 +187,10 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
             for turn in 0..systems.len() {
                 let column = (round + turn) % systems.len();
                 let system = systems[column];
+                if series[row + column].is_skipped() {
+                    progress.advance(plan.estimate_of(work));
+                    continue;
+                }
                 progress.show(format_args!("{work} {}", system.name));
                 let measured = match &rate {
                     None => bout(system, None).measure(),
@@ -197,6 +204,14 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Vec<Series>> {
         }
     }
     Ok(series)
+}
+
+/// Why a system cannot do a work here although it can elsewhere. Where the environment variable `CI` is
+/// set it is no excuse: the measurement fails.
+fn skipped(system: &System, work: Work) -> Option<String> {
+    let program = system.missing_program(work)?;
+    let excused = env::var_os("CI").is_none();
+    excused.then(|| format!("skipped: {program} is not installed"))
 }
 
 /// A share of the rate that was reached.

@@ -1,14 +1,14 @@
-//! The server process: one system, and answers about the process that it runs in.
+//! The server process: one system, and answers about the process that it runs in, or about the program
+//! of somebody else that it has started.
 
 use std::io::{self, BufRead};
-use std::process;
 use std::str::FromStr;
 use std::thread;
 
 use stats_alloc::INSTRUMENTED_SYSTEM;
 
 use crate::child::say;
-use crate::machine::{self, Placement};
+use crate::machine::{Placement, Process};
 use crate::systems::Start;
 
 /// What a server is asked.
@@ -37,11 +37,11 @@ impl Question {
         }
     }
 
-    fn answer(self) -> io::Result<u64> {
+    fn answer(self, process: Process) -> io::Result<u64> {
         match self {
-            Self::Cpu => Ok(u64::try_from(machine::cpu_time().as_nanos()).unwrap_or(u64::MAX)),
-            Self::Memory => machine::resident_bytes(),
-            Self::PeakMemory => machine::peak_resident_bytes(),
+            Self::Cpu => Ok(u64::try_from(process.cpu_time()?.as_nanos()).unwrap_or(u64::MAX)),
+            Self::Memory => process.resident_bytes(),
+            Self::PeakMemory => process.peak_resident_bytes(),
             Self::Heap => live_heap(),
         }
     }
@@ -67,17 +67,17 @@ pub(crate) fn serve(start: Start, placement: Placement) -> io::Result<()> {
         // The answers come from a thread of their own: a busy runtime must not delay them.
         thread::Builder::new()
             .name("control".to_owned())
-            .spawn(answer_questions)?;
+            .spawn(move || answer_questions(server.process))?;
         server.run.await
     })
 }
 
-fn answer_questions() {
+fn answer_questions(process: Process) {
     let served = io::stdin()
         .lock()
         .lines()
-        .try_for_each(|line| say(line?.parse::<Question>()?.answer()?));
-    process::exit(i32::from(served.is_err()));
+        .try_for_each(|line| say(line?.parse::<Question>()?.answer(process)?));
+    std::process::exit(i32::from(served.is_err()));
 }
 
 fn live_heap() -> io::Result<u64> {
@@ -106,6 +106,6 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_count_does_not_guess() {
-        assert!(Question::Heap.answer().is_err());
+        assert!(Question::Heap.answer(Process::This).is_err());
     }
 }

@@ -5,9 +5,16 @@ use std::time::Duration;
 
 use crate::figure::Figure;
 use crate::machine::Placement;
+use crate::systems::{REDIS, REFERENCE};
+
+mod resp;
+pub(crate) use resp::{REDIS_BENCHMARK, Resp, RespLoad, Verb};
 
 mod rpc;
 pub(crate) use rpc::{Caller, Load, Rpc};
+
+mod tls;
+pub(crate) use tls::Tls;
 
 /// Payloads of the closed loops, in bytes.
 const ECHO_PAYLOADS: [usize; 4] = [64, 1 << 10, 64 << 10, 1 << 20];
@@ -86,6 +93,10 @@ pub(crate) enum Work {
     },
     /// Calls.
     Rpc(Rpc),
+    /// What is encrypted.
+    Tls(Tls),
+    /// Commands of key-value servers.
+    Resp(Resp),
 }
 
 /// A closed loop: each reply is followed by the next message.
@@ -170,6 +181,8 @@ impl Work {
         }
         all.extend([1 << 10, 64 << 10].map(|payload| Self::SlowReader { payload }));
         all.extend(Rpc::all().into_iter().map(Self::Rpc));
+        all.extend(Tls::all().into_iter().map(Self::Tls));
+        all.extend(Resp::all().into_iter().map(Self::Resp));
         all
     }
 
@@ -190,6 +203,8 @@ impl Work {
             Self::Idle { connections } => connections == IDLE_CONNECTIONS[0],
             Self::Flood(flood) => flood.payload == 64 && flood.flooders == 1 && flood.reading,
             Self::Rpc(rpc) => rpc.is_quick(),
+            Self::Tls(tls) => tls.is_quick(),
+            Self::Resp(resp) => resp.is_quick(),
             _ => false,
         }
     }
@@ -205,6 +220,8 @@ impl Work {
             Self::Connect { .. } => Figure::Rate,
             Self::SlowReader { .. } => Figure::PeakRss,
             Self::Rpc(rpc) => rpc.headline(),
+            Self::Tls(tls) => tls.headline(),
+            Self::Resp(resp) => resp.headline(),
         }
     }
 
@@ -224,6 +241,8 @@ impl Work {
             Self::Flood(_) => &[P50, P99, Max, PeakRss],
             Self::SlowReader { .. } => &[ServerCpu, PeakRss],
             Self::Rpc(rpc) => rpc.figures(),
+            Self::Tls(tls) => tls.figures(),
+            Self::Resp(resp) => resp.figures(),
         }
     }
 
@@ -234,6 +253,22 @@ impl Work {
             Self::TwoWorkers(_) => [Placement::Workers(2), Placement::Anywhere],
             Self::Rpc(rpc) => rpc.placements([server, client]),
             _ => [Placement::Processor(server), Placement::Processor(client)],
+        }
+    }
+
+    /// The system that ratios refer to.
+    pub(crate) fn reference(self) -> &'static str {
+        match self {
+            Self::Resp(_) => REDIS,
+            _ => REFERENCE,
+        }
+    }
+
+    /// Programs that must be installed, whatever the system.
+    pub(crate) fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Resp(resp) => resp.programs(),
+            _ => &[],
         }
     }
 
@@ -276,6 +311,8 @@ impl Work {
             }
             Self::SlowReader { .. } => measured + Duration::from_millis(200),
             Self::Rpc(rpc) => rpc.estimate(warm_up, measured),
+            Self::Tls(tls) => tls.estimate(warm_up, measured),
+            Self::Resp(resp) => resp.estimate(warm_up, measured),
             _ => warm_up + measured,
         }
     }
@@ -306,6 +343,8 @@ impl fmt::Display for Work {
             Self::Flood(flood) => write!(f, "flood/{flood}"),
             Self::SlowReader { payload } => write!(f, "slow-reader/{}", Size(payload)),
             Self::Rpc(rpc) => rpc.fmt(f),
+            Self::Tls(tls) => tls.fmt(f),
+            Self::Resp(resp) => resp.fmt(f),
         }
     }
 }
@@ -391,6 +430,11 @@ mod tests {
             "rpc-server-deaf/1KiB-calls",
             "rpc-server-deaf/1KiB-streams",
             "rpc-server-never/100000",
+            "tls-echo/16KiB/64x16",
+            "tls-handshake/16",
+            "tls-idle/1000",
+            "resp/GET/50x1",
+            "resp-benchmark/SET/50x16",
         ] {
             assert!(names.iter().any(|other| other == name), "{name}: {names:?}");
         }

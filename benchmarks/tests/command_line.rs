@@ -1,5 +1,6 @@
 //! The program from outside: its exit codes and its report.
 
+use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -405,6 +406,100 @@ fn calls_that_nobody_reads_and_calls_without_an_end_have_a_memory() {
     }
     let expected = [("peak_rss", 0.0..64.0 * MIB), ("client_peak_rss", ANY)];
     assert_figures_of(STREAMING, "rpc-slow-consumer/1KiB", &expected);
+}
+
+/// Those that echo over TLS.
+const OVER_TLS: &str = "loop,ours,framed";
+
+#[test]
+fn echoes_handshakes_and_connections_over_tls_have_their_figures() {
+    let expected = [
+        "rate",
+        "server_cpu_ns",
+        "client_cpu_ns",
+        "p50_us",
+        "p99_us",
+        "p999_us",
+        "max_us",
+    ];
+    for work in ["tls-echo/64B/1x1", "tls-echo/16KiB/64x16"] {
+        assert_figures_of(OVER_TLS, work, &expected.map(|figure| (figure, ANY)));
+    }
+    let systems = "loop,ours,framed,tokio-rustls";
+    let expected = ["rate", "server_cpu_ns", "client_cpu_ns"];
+    let expected = expected.map(|figure| (figure, ANY));
+    assert_figures_of(systems, "tls-handshake/16", &expected);
+    // Rustls alone holds some KiB of each connection, and no server holds 1 MiB.
+    let expected = [
+        ("rss_per_connection", 2_000.0..MIB),
+        ("heap_per_connection", 2_000.0..MIB),
+    ];
+    assert_figures_of(systems, "tls-idle/1000", &expected);
+}
+
+#[test]
+fn commands_have_rates_and_processor_times_beside_redis() {
+    let expected = [
+        "rate",
+        "server_cpu_ns",
+        "p50_us",
+        "p99_us",
+        "p999_us",
+        "max_us",
+        "send_delay_p99_us",
+    ];
+    let expected = expected.map(|figure| (figure, ANY));
+    if !are_installed(&["setpriv", "redis-server"]) {
+        assert_figures_of("ours", "resp/GET/50x16", &expected);
+        return;
+    }
+    for work in ["resp/GET/50x16", "resp/SET/50x1"] {
+        let report = assert_figures_of("ours,redis-server", work, &expected);
+        assert_eq!(report["works"][0]["reference"], "redis-server");
+        let ratio = &report["works"][0]["systems"][0]["figures"]["server_cpu_ns"]["ratio"];
+        assert!(ratio["median"].as_f64().is_some(), "{report}");
+    }
+    if are_installed(&["redis-benchmark"]) {
+        let expected = [("rate", ANY), ("server_cpu_ns", ANY)];
+        for work in ["resp-benchmark/GET/50x1", "resp-benchmark/SET/50x16"] {
+            assert_figures_of("ours,redis-server", work, &expected);
+        }
+    }
+}
+
+/// Whether these programs are in the path. Where they must be, they are not looked for.
+fn are_installed(programs: &[&str]) -> bool {
+    if env::var_os("CI").is_some() {
+        return true;
+    }
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = env::split_paths(&folders).collect();
+    programs.iter().all(|program| {
+        let found = folders.iter().any(|folder| folder.join(program).is_file());
+        if !found {
+            eprintln!("SKIPPED: {program} is not installed");
+        }
+        found
+    })
+}
+
+#[test]
+fn a_program_that_is_not_installed_is_told_in_the_report_and_fails_only_where_it_must_be() {
+    for (ci, status, expected) in [
+        (None, 0, "skipped: setpriv is not installed"),
+        (Some("1"), 1, "failed: the serve process: ended early"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_benchmarks"));
+        command.args(["run", "--only", "resp/GET/50x1*", "--rounds", "1"]);
+        command.args(["--seconds", "0.05", "--systems", "ours,redis-server"]);
+        command.env("PATH", "/nonexistent").env_remove("CI");
+        command.envs(ci.map(|value| ("CI", value)));
+        let output = command.output().expect("the program");
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
+        let table = String::from_utf8_lossy(&output.stdout);
+        assert!(table.contains("  ours "), "{table}");
+        assert!(table.contains(expected), "{table}");
+    }
 }
 
 #[test]

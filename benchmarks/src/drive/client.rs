@@ -14,10 +14,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::cycle::Cycle;
+use super::layer::Layer;
 use super::message::{Echoes, Message, not_an_echo};
 use super::{latencies, record};
 use crate::frame::Inbox;
@@ -31,8 +32,8 @@ const BATCH: usize = 1 << 20;
 
 /// One connection to a system under test.
 #[derive(Debug)]
-pub(super) struct Client {
-    stream: TcpStream,
+pub(super) struct Client<S = TcpStream> {
+    stream: S,
     inbox: Inbox,
     outbox: Cycle,
     /// Bytes of a message on the wire.
@@ -50,7 +51,7 @@ struct Batch {
     count: usize,
 }
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Connects and exchanges one message.
     ///
     /// # Errors
@@ -58,10 +59,12 @@ impl Client {
     /// Those of the connection, and `InvalidData` if the reply is no echo.
     pub(super) async fn connect(
         address: SocketAddr,
+        layer: &impl Layer<Stream = S>,
         message: &Message,
         in_flight: usize,
     ) -> io::Result<Self> {
-        Self::over(TcpStream::connect(address).await?, message, in_flight).await
+        let stream = TcpStream::connect(address).await?;
+        Self::over(stream, layer, message, in_flight).await
     }
 
     /// Exchanges one message on a connection.
@@ -71,12 +74,13 @@ impl Client {
     /// Those of the connection, and `InvalidData` if the reply is no echo.
     pub(super) async fn over(
         stream: TcpStream,
+        layer: &impl Layer<Stream = S>,
         message: &Message,
         in_flight: usize,
     ) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let mut client = Self {
-            stream,
+            stream: layer.wrap(stream).await?,
             inbox: Inbox::default(),
             outbox: message.cycle(),
             length: message.length(),
@@ -143,6 +147,7 @@ impl Client {
         loop {
             // Replies are read even while the server does not accept more messages.
             let _: Poll<()> = self.outbox.poll_write(&mut self.stream, cx)?;
+            let _: Poll<()> = Pin::new(&mut self.stream).poll_flush(cx)?;
             let count = ready!(self.poll_replies(cx))?;
             let now = Instant::now();
             self.settle(count, now, latencies.as_deref_mut())?;
@@ -222,6 +227,7 @@ mod tests {
 
     use tokio::time::timeout;
 
+    use super::super::layer::Plain;
     use super::super::tests::{block_on, echo_systems, reference, with_server};
     use super::*;
     use crate::frame::HEADER;
@@ -232,7 +238,7 @@ mod tests {
             for (payload, in_flight) in [(0, 1), (64, 64), (1 << 10, 1_024), (1 << 20, 20)] {
                 let latencies = with_server(start, async |address| {
                     let message = Message::new(payload);
-                    let mut client = Client::connect(address, &message, in_flight).await?;
+                    let mut client = Client::connect(address, &Plain, &message, in_flight).await?;
                     client.run(Duration::from_millis(20)).await
                 });
                 let latencies = latencies.expect(system.name);
@@ -244,7 +250,7 @@ mod tests {
     #[test]
     fn a_run_leaves_nothing_behind() {
         let counts = with_server(reference(), async |address| {
-            let mut client = Client::connect(address, &Message::new(64), 8).await?;
+            let mut client = Client::connect(address, &Plain, &Message::new(64), 8).await?;
             let mut counts = Vec::new();
             for _ in 0..3 {
                 counts.push(client.run(Duration::ZERO).await?.len());
@@ -258,7 +264,7 @@ mod tests {
     fn every_system_closes_when_its_client_has_finished() {
         for (system, start) in echo_systems() {
             let closed = with_server(start, async |address| {
-                let client = Client::connect(address, &Message::new(64), 1).await?;
+                let client = Client::connect(address, &Plain, &Message::new(64), 1).await?;
                 // Only a server that does not close needs any patience.
                 timeout(Duration::from_secs(10), client.close()).await?
             });
@@ -277,8 +283,8 @@ mod tests {
             message[HEADER + 7] ^= 1;
             stream.write_all(&message)
         });
-        let error =
-            block_on(Client::connect(address, &Message::new(8), 1)).expect_err("another byte");
+        let error = block_on(Client::connect(address, &Plain, &Message::new(8), 1))
+            .expect_err("another byte");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         server.join().expect("no panic").expect("a client");
     }
@@ -286,7 +292,7 @@ mod tests {
     #[test]
     fn replies_are_recorded_against_the_batches_that_they_answer() {
         let mut client = with_server(reference(), async |address| {
-            Client::connect(address, &Message::new(8), 4).await
+            Client::connect(address, &Plain, &Message::new(8), 4).await
         })
         .expect("an echo");
         let mut latencies = latencies();

@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::client::Client;
+use super::layer::Layer;
 use super::message::Message;
 use super::{Clocks, Drive, Parent};
 
@@ -23,20 +24,34 @@ pub(super) fn drive(
     runtime: &Runtime,
     parent: &Parent,
     orders: &Drive,
+    layer: &impl Layer,
     clients: usize,
 ) -> io::Result<()> {
     let message = Message::new(PAYLOAD);
     // The server has closed its connections as well before the clocks are read on both sides, and
     // again afterwards: the processor time belongs to exactly those that are counted.
-    runtime.block_on(run(orders.address, &message, clients, orders.warm_up))?;
+    runtime.block_on(run(
+        orders.address,
+        layer,
+        &message,
+        clients,
+        orders.warm_up,
+    ))?;
     parent.begin()?;
     let clocks = Clocks::start();
-    let connections = runtime.block_on(run(orders.address, &message, clients, orders.measured))?;
+    let connections = runtime.block_on(run(
+        orders.address,
+        layer,
+        &message,
+        clients,
+        orders.measured,
+    ))?;
     parent.end(&clocks.stop(connections))
 }
 
 async fn run(
     address: SocketAddr,
+    layer: &impl Layer,
     message: &Message,
     clients: usize,
     duration: Duration,
@@ -44,8 +59,10 @@ async fn run(
     let until = Instant::now() + duration;
     let mut running = JoinSet::new();
     for client in 0..clients {
-        let message = message.clone();
-        running.spawn(async move { come_and_go(address, source(client)?, &message, until).await });
+        let (layer, message) = (layer.clone(), message.clone());
+        running.spawn(async move {
+            come_and_go(address, source(client)?, &layer, &message, until).await
+        });
     }
     let mut connections = 0;
     while let Some(finished) = running.join_next().await {
@@ -63,6 +80,7 @@ fn source(client: usize) -> io::Result<SocketAddr> {
 async fn come_and_go(
     address: SocketAddr,
     source: SocketAddr,
+    layer: &impl Layer,
     message: &Message,
     until: Instant,
 ) -> io::Result<u64> {
@@ -72,7 +90,10 @@ async fn come_and_go(
         socket.set_reuseaddr(true)?;
         socket.bind(source)?;
         let stream = socket.connect(address).await?;
-        Client::over(stream, message, 1).await?.close().await?;
+        Client::over(stream, layer, message, 1)
+            .await?
+            .close()
+            .await?;
         connections += 1;
         if connections == MOST_CONNECTIONS || Instant::now() >= until {
             return Ok(connections);

@@ -5,6 +5,7 @@ use std::io;
 use tokio::runtime::Runtime;
 
 use super::echo::connect;
+use super::layer::{Layer, Plain};
 use super::message::Message;
 use super::{Clocks, Drive, Parent};
 
@@ -27,13 +28,14 @@ pub(super) fn drive(
     runtime: &Runtime,
     parent: &Parent,
     orders: &Drive,
+    layer: &impl Layer,
     connections: usize,
 ) -> io::Result<()> {
     let message = Message::new(IDLE_PAYLOAD);
-    let _warm = runtime.block_on(connect(orders, &message, WARM_CONNECTIONS, 1))?;
+    let _warm = runtime.block_on(connect(orders, layer, &message, WARM_CONNECTIONS, 1))?;
     parent.begin()?;
     let clocks = Clocks::start();
-    let _idle = runtime.block_on(connect(orders, &message, connections, 1))?;
+    let _idle = runtime.block_on(connect(orders, layer, &message, connections, 1))?;
     parent.end(&clocks.stop(connections as u64))
 }
 
@@ -44,13 +46,13 @@ pub(super) fn drive_after_burst(
     connections: usize,
 ) -> io::Result<()> {
     let small = Message::new(IDLE_PAYLOAD);
-    let _warm = runtime.block_on(connect(orders, &small, WARM_CONNECTIONS, 1))?;
+    let _warm = runtime.block_on(connect(orders, &Plain, &small, WARM_CONNECTIONS, 1))?;
     let message = Message::new(BURST_PAYLOAD);
     parent.begin()?;
     let clocks = Clocks::start();
     let mut silent = Vec::with_capacity(connections);
     for _ in 0..connections {
-        let mut client = runtime.block_on(connect(orders, &message, 1, 1))?;
+        let mut client = runtime.block_on(connect(orders, &Plain, &message, 1, 1))?;
         for client in &mut client {
             // Connecting has exchanged the first message.
             let mut left = BURST - 1;

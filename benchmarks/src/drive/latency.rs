@@ -176,7 +176,7 @@ pub(super) fn due(schedule: Schedule, elapsed: Duration) -> u64 {
 }
 
 /// How many of the messages that are due belong to a connection.
-fn share(due: u64, connections: u64, turn: u64) -> u64 {
+pub(super) fn share(due: u64, connections: u64, turn: u64) -> u64 {
     (due + connections - 1 - turn) / connections
 }
 

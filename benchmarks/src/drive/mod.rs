@@ -12,7 +12,9 @@ mod echo;
 mod flood;
 mod idle;
 mod latency;
+mod layer;
 mod message;
+mod resp;
 mod rpc;
 mod slow_reader;
 mod stream;
@@ -33,8 +35,9 @@ use serde::{Deserialize, Serialize};
 use crate::child::say;
 use crate::machine::{self, Placement};
 use crate::systems::System;
-use crate::work::Work;
+use crate::work::{self, Work};
 
+use layer::{Plain, Tls};
 pub(crate) use rpc::{Client, OwnClient, StreamingClient, by_hand, own, own_without_streams};
 
 /// A client's line when it is connected and warm.
@@ -104,18 +107,33 @@ pub(crate) fn drive(orders: &Drive) -> io::Result<()> {
     let runtime = orders.placement.prepare()?;
     let parent = Parent::listen()?;
     match orders.work {
-        Work::Echo(load) | Work::TwoWorkers(load) => echo::drive(&runtime, &parent, orders, load),
+        Work::Echo(load) | Work::TwoWorkers(load) => {
+            echo::drive(&runtime, &parent, orders, &Plain, load)
+        }
         Work::PingPong { payload } => echo::ping_pong(&runtime, &parent, orders, payload),
         Work::Stream { payload } => stream::drive(&runtime, &parent, orders, payload),
         Work::Latency(schedule) => latency::drive(&runtime, &parent, orders, schedule),
-        Work::Idle { connections } => idle::drive(&runtime, &parent, orders, connections),
+        Work::Idle { connections } => idle::drive(&runtime, &parent, orders, &Plain, connections),
         Work::IdleAfterBurst { connections } => {
             idle::drive_after_burst(&runtime, &parent, orders, connections)
         }
-        Work::Connect { clients } => connect::drive(&runtime, &parent, orders, clients),
+        Work::Connect { clients } => connect::drive(&runtime, &parent, orders, &Plain, clients),
         Work::Flood(flood) => flood::drive(&runtime, &parent, orders, flood),
         Work::SlowReader { payload } => slow_reader::drive(&runtime, &parent, orders, payload),
         Work::Rpc(work) => rpc::drive(&runtime, &parent, orders, work),
+        Work::Tls(work) => {
+            let layer = Tls::new()?;
+            match work {
+                work::Tls::Echo(load) => echo::drive(&runtime, &parent, orders, &layer, load),
+                work::Tls::Handshake { clients } => {
+                    connect::drive(&runtime, &parent, orders, &layer, clients)
+                }
+                work::Tls::Idle { connections } => {
+                    idle::drive(&runtime, &parent, orders, &layer, connections)
+                }
+            }
+        }
+        Work::Resp(work) => resp::drive(&runtime, &parent, orders, work),
     }
 }
 

@@ -45,7 +45,7 @@ impl<'a> Chart<'a> {
                 name: &system.name,
                 spread: measured.spread,
                 ratio: measured.ratio,
-                is_reference: system.name == report.reference,
+                is_reference: system.name == report.reference_of(work),
             })
         });
         let bars: Vec<Bar<'a>> = bars.collect();

@@ -29,6 +29,7 @@ pub(crate) struct Comparison {
 #[derive(Debug, PartialEq)]
 struct ComparedWork {
     name: String,
+    reference: String,
     rows: Vec<Row>,
 }
 
@@ -68,6 +69,7 @@ impl Comparison {
             works: works
                 .map(|(a_work, b_work)| ComparedWork {
                     name: b_work.name.clone(),
+                    reference: b.reference_of(b_work).to_owned(),
                     rows: compare_work((a, a_work), (b, b_work)),
                 })
                 .collect(),
@@ -98,7 +100,7 @@ impl Comparison {
         }
         for work in &self.works {
             writeln!(out, "\n{}", work.name)?;
-            for line in align(&self.lines(work)) {
+            for line in align(&Self::lines(work)) {
                 writeln!(out, "{INDENT}{line}")?;
             }
         }
@@ -111,10 +113,10 @@ impl Comparison {
         self.write_rule(out)
     }
 
-    fn lines(&self, work: &ComparedWork) -> Vec<Vec<String>> {
+    fn lines(work: &ComparedWork) -> Vec<Vec<String>> {
         let headings = ["", "A", "B", "B/A"].map(str::to_owned).into_iter();
         let headings = headings
-            .chain(["A", "B"].map(|letter| format!("{letter} to {}", self.reference)))
+            .chain(["A", "B"].map(|letter| format!("{letter} to {}", work.reference)))
             .chain([String::new()])
             .collect();
         let cells = |row: &Row| {
@@ -219,6 +221,8 @@ fn compare_work(
     (a_report, a_work): (&Report, &WorkReport),
     (b_report, b_work): (&Report, &WorkReport),
 ) -> Vec<Row> {
+    let references = [a_report.reference_of(a_work), b_report.reference_of(b_work)];
+    let same_reference = references[0] == references[1];
     let mut rows = Vec::new();
     for (a, b) in both(&a_work.systems, &b_work.systems, |system| &system.name) {
         for figure in b_report.figures_of(b_work) {
@@ -233,10 +237,10 @@ fn compare_work(
                     label: figure.label.clone(),
                     medians: measured.map(|it| it.spread.median),
                     ratios: measured.map(|it| it.ratio),
-                    verdict: if b.name == b_report.reference {
+                    verdict: if b.name == references[1] {
                         Verdict::Reference
                     } else {
-                        judge(figure, measured, a_report.reference == b_report.reference)
+                        judge(figure, measured, same_reference)
                     },
                 });
             }

@@ -74,7 +74,8 @@ fn write_overview(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(
         f,
         "<h2>At a glance</h2>\n\
-         <p>Each figure as a ratio to <code>{}</code>, the median over the rounds.</p>\n\
+         <p>Each figure as a ratio to <code>{}</code>, or to what a work is compared with instead, the \
+         median over the rounds.</p>\n\
          <div class=\"wide\"><table>\n<tr><th>work</th><th>figure</th>",
         Text(&report.reference)
     )?;
@@ -144,7 +145,7 @@ fn write_work(
              (min–max).</figcaption></figure>",
             Chart::new(report, work, headline),
             Text(&headline.label),
-            Text(&report.reference),
+            Text(report.reference_of(work)),
         )?;
     }
     f.write_str("<div class=\"wide\"><table>\n<tr><th>system</th>")?;

@@ -68,6 +68,9 @@ struct WorkReport {
     name: String,
     /// The name of the figure by which systems are compared.
     headline: String,
+    /// The system that its ratios refer to, where it is not that of the report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
     /// Those that were measured.
     systems: Vec<SystemReport>,
 }
@@ -97,7 +100,8 @@ struct Measured {
 impl Report {
     /// Summarises a run.
     pub(crate) fn new(provenance: Provenance, plan: &Plan, all: &[Series]) -> Self {
-        let measured: Vec<&Series> = all.iter().filter(|it| !it.samples.is_empty()).collect();
+        let has_something = |it: &&Series| !it.samples.is_empty() || !it.notes.is_empty();
+        let measured: Vec<&Series> = all.iter().filter(has_something).collect();
         let figures: BTreeSet<Figure> = measured
             .iter()
             .flat_map(|series| &series.samples)
@@ -110,10 +114,13 @@ impl Report {
                 .copied()
                 .filter(|it| it.work == work)
                 .collect();
-            let reference = series.iter().find(|it| it.system == REFERENCE);
+            let reference = series.iter().find(|it| it.system == work.reference());
             WorkReport {
                 name: work.to_string(),
                 headline: work.headline().name().to_owned(),
+                reference: Some(work.reference())
+                    .filter(|&name| name != REFERENCE)
+                    .map(str::to_owned),
                 systems: series
                     .iter()
                     .map(|series| SystemReport::new(series, reference.copied()))
@@ -167,6 +174,11 @@ impl Report {
         self.figures
             .iter()
             .find(|figure| figure.name == work.headline)
+    }
+
+    /// The system that the ratios of the work refer to.
+    fn reference_of<'a>(&'a self, work: &'a WorkReport) -> &'a str {
+        work.reference.as_deref().unwrap_or(&self.reference)
     }
 
     /// The figures whose ratio to the reference is worth a column: the headline and the rate.

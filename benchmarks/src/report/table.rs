@@ -39,13 +39,14 @@ pub(crate) fn write_table(report: &Report, out: &mut impl Write) -> io::Result<(
 
 fn rows(report: &Report, work: &WorkReport) -> Vec<Vec<String>> {
     let figures = report.figures_of(work);
+    let reference = report.reference_of(work);
     let mut headings = vec![String::new()];
     for figure in &figures {
         headings.push(figure.label.clone());
         if figure.name == work.headline {
-            headings.push(format!("to {} (min–max)", report.reference));
+            headings.push(format!("to {reference} (min–max)"));
         } else if Report::is_compared(work, figure) {
-            headings.push(format!("to {}", report.reference));
+            headings.push(format!("to {reference}"));
         }
     }
     let cells = |system: &SystemReport| {

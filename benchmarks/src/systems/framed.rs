@@ -8,6 +8,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
@@ -19,6 +20,15 @@ pub(super) fn start() -> io::Result<Server> {
 }
 
 async fn serve(stream: TcpStream) -> io::Result<()> {
+    echo(stream).await?;
+    Ok(())
+}
+
+/// Echoes until the client has finished, and gives the stream back.
+pub(super) async fn echo<S>(stream: S) -> io::Result<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut frames = Framed::new(stream, LengthDelimitedCodec::new());
     while let Some(message) = frames.next().await {
         answer(&mut frames, message?).await?;
@@ -28,13 +38,16 @@ async fn serve(stream: TcpStream) -> io::Result<()> {
         }
         SinkExt::<Bytes>::flush(&mut frames).await?;
     }
-    Ok(())
+    Ok(frames.into_inner())
 }
 
-async fn answer(
-    frames: &mut Framed<TcpStream, LengthDelimitedCodec>,
+async fn answer<S>(
+    frames: &mut Framed<S, LengthDelimitedCodec>,
     message: BytesMut,
-) -> io::Result<()> {
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     if frame::wants_reply(&message) {
         frames.feed(message.freeze()).await?;
     }

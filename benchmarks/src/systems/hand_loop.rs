@@ -6,8 +6,10 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::{Server, serve_tasks};
@@ -21,12 +23,22 @@ pub(super) fn start() -> io::Result<Server> {
 }
 
 async fn serve(stream: TcpStream) -> io::Result<()> {
-    let mut connection = Connection::new(stream);
-    poll_fn(|cx| connection.poll(cx)).await
+    echo(stream).await?;
+    Ok(())
 }
 
-struct Connection {
-    stream: TcpStream,
+/// Echoes until the client has finished, and gives the stream back.
+pub(super) async fn echo<S>(stream: S) -> io::Result<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection = Connection::new(stream);
+    poll_fn(|cx| connection.poll(cx)).await?;
+    Ok(connection.stream)
+}
+
+struct Connection<S> {
+    stream: S,
     inbox: Inbox,
     outbox: Outbox,
 }
@@ -38,8 +50,8 @@ enum Reading {
     Closed,
 }
 
-impl Connection {
-    fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(stream: S) -> Self {
         Self {
             stream,
             inbox: Inbox::default(),
@@ -51,6 +63,8 @@ impl Connection {
         loop {
             let reading = self.poll_echo(cx)?;
             ready!(self.outbox.poll_write(&mut self.stream, cx))?;
+            // That of a socket does nothing. One with a buffer must not fall asleep over it.
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             match reading {
                 Reading::Pending => return Poll::Pending,
                 Reading::OutFull => {}

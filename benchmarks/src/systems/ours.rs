@@ -5,17 +5,22 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     io,
+    marker::PhantomData,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Instant,
 };
 
 use protosocket::{
-    ActionId, Host, HostContext, InputPolicy, LengthDelimitedCodec, LocalBytes, Machine,
+    ActionId, Host, HostContext, InputPolicy, Layered, LengthDelimitedCodec, LocalBytes, Machine,
     MachineReactor, MessageReactor, Output, Payload, PooledBuffer, ReactorContext, ReactorStatus,
-    Rejected, Room, SendError, Sender, StreamWithAddress, TcpSocketListener, U32, WeakSender,
+    Rejected, Room, SendError, Sender, SocketListener, TcpSocketListener, U32, WeakSender,
 };
-use protosocket_server::{ProtosocketServerConfig, ServerConnection, ServerConnector};
-use tokio::net::TcpStream;
+use protosocket_server::{
+    ProtosocketServerConfig, ProtosocketSocketConfig, ServerConnection, ServerConnector,
+};
+use protosocket_tls::Acceptor;
+use rustls::ServerConfig;
 
 use super::Server;
 use crate::frame;
@@ -24,6 +29,15 @@ type Codec<M> = LengthDelimitedCodec<U32, M>;
 
 pub(super) fn start() -> io::Result<Server> {
     serve(|_| Echo)
+}
+
+pub(super) fn start_over_tls(config: Arc<ServerConfig>) -> io::Result<Server> {
+    let connector = Connector {
+        make: |_| Echo,
+        of: PhantomData,
+    };
+    let acceptor = Acceptor::from_config(config);
+    serve_on(connector, |listener| Layered::new(listener, acceptor))
 }
 
 pub(super) fn start_channel() -> io::Result<Server> {
@@ -42,42 +56,56 @@ where
     R: MessageReactor<Codec = Codec<M>, LogicalOutbound: Send> + Send,
     M: Payload,
 {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = ProtosocketServerConfig::default().bind_tcp(address, Connector { make })?;
-    let listener = server
-        .listener()
-        .ok_or_else(|| io::Error::other("a server that does not listen"))?;
-    Ok(Server {
-        address: listener.local_address()?,
-        run: Box::pin(async move {
-            server.await;
-            Ok(())
-        }),
+    serve_tcp(Connector {
+        make,
+        of: PhantomData,
     })
 }
 
-struct Connector<R: MessageReactor> {
-    make: fn(Sender<R::LogicalOutbound>) -> R,
+/// Listens in the default configuration.
+pub(super) fn serve_tcp<C>(connector: C) -> io::Result<Server>
+where
+    C: ServerConnector<SocketListener = TcpSocketListener>,
+{
+    serve_on(connector, |listener| listener)
 }
 
-impl<R, M> ServerConnector for Connector<R>
+/// Listens in the default configuration, with something below the connections.
+fn serve_on<C, L>(connector: C, below: impl FnOnce(TcpSocketListener) -> L) -> io::Result<Server>
+where
+    C: ServerConnector<SocketListener = L>,
+    L: SocketListener,
+{
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = TcpSocketListener::listen(address, ProtosocketSocketConfig::default())?;
+    let address = listener.local_address()?;
+    let server = ProtosocketServerConfig::default().build_server(below(listener), connector)?;
+    Ok(Server::here(address, async move {
+        server.await;
+        Ok(())
+    }))
+}
+
+struct Connector<R: MessageReactor, L> {
+    make: fn(Sender<R::LogicalOutbound>) -> R,
+    of: PhantomData<fn() -> L>,
+}
+
+impl<R, M, L> ServerConnector for Connector<R, L>
 where
     R: MessageReactor<Codec = Codec<M>, LogicalOutbound: Send> + Send,
     M: Payload,
+    L: SocketListener<Stream: Send, Establish: Send>,
 {
     type Codec = R::Codec;
     type Reactor = R;
-    type SocketListener = TcpSocketListener;
+    type SocketListener = L;
 
     fn codec(&self) -> Codec<M> {
         Codec::new()
     }
 
-    fn new_reactor(
-        &self,
-        outbound: Sender<R::LogicalOutbound>,
-        _: &StreamWithAddress<TcpStream>,
-    ) -> R {
+    fn new_reactor(&self, outbound: Sender<R::LogicalOutbound>, _: &L::Stream) -> R {
         (self.make)(outbound)
     }
 

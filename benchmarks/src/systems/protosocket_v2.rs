@@ -21,10 +21,7 @@ pub(super) fn start() -> io::Result<Server> {
     let server = ProtosocketServerConfig::default()
         .bind_tcp(address, Connector)
         .map_err(io::Error::other)?;
-    Ok(Server {
-        address,
-        run: Box::pin(server),
-    })
+    Ok(Server::here(address, server))
 }
 
 /// Binds a free port without listening on it.

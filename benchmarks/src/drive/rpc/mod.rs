@@ -11,7 +11,8 @@ use futures_util::Stream;
 use tokio::runtime::Runtime;
 
 use super::latency::Times;
-use super::{Clocks, Drive, Parent, machine};
+use super::{Clocks, Drive, Parent};
+use crate::machine::Process;
 use crate::work::{Caller, Load, Rpc};
 
 mod by_hand;
@@ -116,11 +117,11 @@ fn slow_consumer<C>(
 ) -> io::Result<()> {
     let mut client = runtime.block_on(connect())?;
     parent.begin()?;
-    let before = machine::resident_bytes()?;
+    let before = Process::This.resident_bytes()?;
     let clocks = Clocks::start();
     let items = runtime.block_on(consume(&mut client, orders.measured))?;
     let mut report = clocks.stop(items);
-    report.peak_growth = Some(machine::peak_resident_bytes()?.saturating_sub(before));
+    report.peak_growth = Some(Process::This.peak_resident_bytes()?.saturating_sub(before));
     parent.end(&report)
 }
 

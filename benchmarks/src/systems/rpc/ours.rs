@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,10 +18,10 @@ use protosocket_rpc::messages;
 use protosocket_rpc::server::{
     ConnectionService, RpcConnection, RpcConnector, RpcKind, SocketService,
 };
-use protosocket_server::ProtosocketServerConfig;
 use tokio::net::TcpStream;
 
 use super::super::Server;
+use super::super::ours::serve_tcp;
 use crate::call::{Items, Request, Response};
 use crate::drive::{Client, StreamingClient};
 
@@ -34,19 +34,7 @@ pub(in super::super) fn start_pending() -> io::Result<Server> {
 }
 
 fn serve(pending: u32) -> io::Result<Server> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let connector = RpcConnector::new(Service { pending });
-    let server = ProtosocketServerConfig::default().bind_tcp(address, connector)?;
-    let listener = server
-        .listener()
-        .ok_or_else(|| io::Error::other("a server that does not listen"))?;
-    Ok(Server {
-        address: listener.local_address()?,
-        run: Box::pin(async move {
-            server.await;
-            Ok(())
-        }),
-    })
+    serve_tcp(RpcConnector::new(Service { pending }))
 }
 
 messages! {

@@ -38,10 +38,7 @@ pub(in super::super) fn start() -> io::Result<Server> {
         MAX_QUEUED_OUTBOUND_MESSAGES,
     )
     .map_err(io::Error::other)?;
-    Ok(Server {
-        address,
-        run: Box::pin(server),
-    })
+    Ok(Server::here(address, server))
 }
 
 impl Message for Request {

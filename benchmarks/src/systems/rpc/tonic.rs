@@ -32,16 +32,13 @@ pub(in super::super) fn start() -> io::Result<Server> {
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Ok(Server {
-        address,
-        run: Box::pin(async {
-            let router = tonic::transport::Server::builder().add_service(Echo);
-            router
-                .serve_with_incoming(incoming)
-                .await
-                .map_err(io::Error::other)
-        }),
-    })
+    Ok(Server::here(address, async {
+        let router = tonic::transport::Server::builder().add_service(Echo);
+        router
+            .serve_with_incoming(incoming)
+            .await
+            .map_err(io::Error::other)
+    }))
 }
 
 #[derive(Clone)]
