@@ -204,7 +204,6 @@ impl Work {
             Self::Flood(flood) => flood.payload == 64 && flood.flooders == 1 && flood.reading,
             Self::Rpc(rpc) => rpc.is_quick(),
             Self::Tls(tls) => tls.is_quick(),
-            Self::Resp(resp) => resp.is_quick(),
             _ => false,
         }
     }
@@ -430,7 +429,7 @@ mod tests {
             "rpc-server-deaf/1KiB-calls",
             "rpc-server-deaf/1KiB-streams",
             "rpc-server-never/100000",
-            "tls-echo/16KiB/64x16",
+            "tls/16KiB/64x16",
             "tls-handshake/16",
             "tls-idle/1000",
             "resp/GET/50x1",

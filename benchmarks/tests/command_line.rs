@@ -422,7 +422,7 @@ fn echoes_handshakes_and_connections_over_tls_have_their_figures() {
         "p999_us",
         "max_us",
     ];
-    for work in ["tls-echo/64B/1x1", "tls-echo/16KiB/64x16"] {
+    for work in ["tls/64B/1x1", "tls/16KiB/64x16"] {
         assert_figures_of(OVER_TLS, work, &expected.map(|figure| (figure, ANY)));
     }
     let systems = "loop,ours,framed,tokio-rustls";

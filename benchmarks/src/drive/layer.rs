@@ -100,3 +100,43 @@ impl ServerCertVerifier for Credulous {
         vec![SignatureScheme::ECDSA_NISTP256_SHA256]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::super::client::Client;
+    use super::super::message::Message;
+    use super::super::tests::{systems_for, with_server};
+    use super::*;
+
+    #[test]
+    fn every_system_over_tls_echoes_and_closes_when_its_client_has_finished() {
+        for (system, start) in systems_for("tls-handshake/16") {
+            let closed = with_server(start, async |address| {
+                let client = Client::connect(address, &Tls::new()?, &Message::new(64), 1).await?;
+                // Only a server that does not close needs any patience.
+                timeout(Duration::from_secs(10), client.close()).await?
+            });
+            closed.expect(system.name);
+        }
+    }
+
+    #[test]
+    fn messages_of_all_sizes_come_back_over_tls() {
+        for (system, start) in systems_for("tls/64B/1x1") {
+            for (payload, in_flight) in [(0, 1), (64, 1_024), (1 << 20, 20)] {
+                let latencies = with_server(start, async |address| {
+                    let message = Message::new(payload);
+                    let layer = Tls::new()?;
+                    let mut client = Client::connect(address, &layer, &message, in_flight).await?;
+                    client.run(Duration::from_millis(20)).await
+                });
+                let latencies = latencies.expect(system.name);
+                assert!(latencies.len() >= in_flight as u64, "{}", system.name);
+            }
+        }
+    }
+}

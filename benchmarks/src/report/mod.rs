@@ -300,6 +300,30 @@ mod tests {
     }
 
     #[test]
+    fn a_work_may_refer_to_a_system_of_its_own() {
+        let cpu = |value| Sample::default().with(Figure::ServerCpu, value);
+        let work = "resp/GET/50x1";
+        let all = [
+            echo("loop", &[4.0]),
+            series(work, "ours", &[cpu(3.0)]),
+            series(work, "redis-server", &[cpu(2.0)]),
+        ];
+        let report = report(&all);
+        let references = report.works.iter().map(|work| report.reference_of(work));
+        assert_eq!(references.collect::<Vec<_>>(), ["loop", "redis-server"]);
+        let ours = &report.works[1].systems[0].figures["server_cpu_ns"];
+        assert_eq!(ours.ratio, Some(spread(1.5, 1.5, 1.5)));
+    }
+
+    #[test]
+    fn what_was_skipped_is_told() {
+        let mut skipped = series("resp/GET/50x1", "redis-server", &[]);
+        let note = "skipped: redis-server is not installed".to_owned();
+        skipped.notes = vec![note.clone()];
+        assert_eq!(report(&[skipped]).works[0].systems[0].notes, [note]);
+    }
+
+    #[test]
     fn a_round_that_lacks_a_figure_leaves_the_others_in_their_place() {
         let cpu = |value| Sample::default().with(Figure::ServerCpu, value);
         let work = "echo/64B/1x64";

@@ -67,11 +67,6 @@ impl Resp {
         all
     }
 
-    pub(super) fn is_quick(self) -> bool {
-        let is_schedule = matches!(self.load, RespLoad::Schedule { .. });
-        is_schedule && self.command == Verb::Get && self.pipeline > 1
-    }
-
     pub(super) fn headline(self) -> Figure {
         match self.load {
             RespLoad::Schedule { .. } => Figure::ServerCpu,

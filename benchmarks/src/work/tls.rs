@@ -88,7 +88,7 @@ impl Tls {
 impl fmt::Display for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Echo(echo) => write!(f, "tls-echo/{echo}"),
+            Self::Echo(echo) => write!(f, "tls/{echo}"),
             Self::Handshake { clients } => write!(f, "tls-handshake/{clients}"),
             Self::Idle { connections } => write!(f, "tls-idle/{connections}"),
         }
