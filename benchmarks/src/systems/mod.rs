@@ -100,7 +100,7 @@ pub(crate) const SYSTEMS: &[System] = &[
     },
     System {
         name: "tokio-rustls",
-        about: "tokio-rustls and nothing else, not even a buffer: what a connection over TLS cannot do without",
+        about: "tokio-rustls alone: a task for each connection echoes from a few bytes of its own, without frames",
         tls: Some(tls::ALONE),
         ..System::IDLE
     },
