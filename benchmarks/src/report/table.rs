@@ -30,10 +30,9 @@ pub(crate) fn write_table(report: &Report, out: &mut impl Write) -> io::Result<(
     }
     writeln!(
         out,
-        "Medians of {} rounds. `to {reference}` is the median of the ratios to it within the rounds, \
-         of the figure to its left.",
-        report.rounds,
-        reference = report.reference
+        "Medians of {} rounds. `to` another system is the median of the ratios to it within the rounds, of \
+         the figure to its left.",
+        report.rounds
     )
 }
 
@@ -96,7 +95,7 @@ idle/1000
         RSS B/conn  to loop (min–max)
   ours   1,050,431
 
-Medians of 5 rounds. `to loop` is the median of the ratios to it within the rounds, of the figure to its left.
+Medians of 5 rounds. `to` another system is the median of the ratios to it within the rounds, of the figure to its left.
 ";
         assert_eq!(table(&report), expected);
     }
