@@ -52,7 +52,7 @@ pub enum CloseReason {
     /// A deadline passed.
     #[error("{0}")]
     Deadline(Deadline),
-    /// The connection was told to end at once, by its reactor or by a handle.
+    /// The connection was told to end at once, by a handle, or by its reactor without a reason.
     #[error("the connection was aborted")]
     Aborted,
     /// A codec or reactor panicked: a bug of this program.

@@ -182,6 +182,9 @@ pub enum ReactorStatus {
     /// that were read and not decoded, the codec and the reactor.
     Handover,
     /// End at once and let the peer see a reset. What is unsent is counted and lost.
+    ///
+    /// The reason is [`CloseReason::Aborted`], or what the same call has given to
+    /// [`fail`](ReactorContext::fail) or [`fail_protocol`](ReactorContext::fail_protocol) before.
     Abort,
 }
 
@@ -383,7 +386,8 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
     }
 
     /// The protocol cannot go on: `error` becomes the reason for which the connection ends
-    /// ([`CloseReason::Protocol`]). A reactor returns the answer, after it has sent its last word.
+    /// ([`CloseReason::Protocol`]). A reactor returns the answer, after it has sent its last word; or
+    /// [`ReactorStatus::Abort`], if nothing that it has sent may leave any more.
     #[cold]
     pub fn fail_protocol(&mut self, error: Arc<dyn Error + Send + Sync>) -> ReactorStatus {
         self.has_outcome = true;

@@ -639,6 +639,22 @@ fn an_abort_says_nothing_more() {
 }
 
 #[test]
+fn an_abort_says_what_failed() {
+    let answer: Answer<LinesCodec> = Box::new(|context, message| {
+        assert!(context.send(message).is_ok());
+        let _ = context.fail_protocol(Arc::new(io::Error::other("the sky is falling")));
+        ReactorStatus::Abort
+    });
+    let mut server = Setup::default().open(LinesCodec::new(), answer);
+    server.peer.send("a\n");
+    let end = server.finish();
+    assert_eq!(end.reason.name(), "protocol");
+    assert_eq!(end.reason.to_string(), "the sky is falling");
+    assert_eq!(end.stats.unsent, 1);
+    assert_eq!(server.peer.log(), [StreamEvent::Abort, StreamEvent::Drop]);
+}
+
+#[test]
 fn d6_a_message_of_no_bytes_is_counted_although_the_connection_is_aborted_at_once() {
     let decode = |input: &mut protosocket::Input<'_>| Ok(Decoded::Message(input.take(1)));
     let answer: Answer<(Raw, ByHand<Bytes>)> = Box::new(|context, _| {

@@ -503,7 +503,9 @@ where
             return;
         }
         match (outcome.failure, status) {
-            (_, ReactorStatus::Abort) => self.abort(CloseReason::Aborted),
+            (failure, ReactorStatus::Abort) => {
+                self.abort(failure.map_or(CloseReason::Aborted, |failure| *failure));
+            }
             (Some(failure), _) => self.close(*failure),
             (None, ReactorStatus::Disconnect) => self.close(CloseReason::Disconnect),
             (None, ReactorStatus::Finish) if self.output == Output::Open => {
