@@ -126,7 +126,7 @@ impl<P: Protocol> Driver<P> {
             if alarm.as_mut().poll_due(cx).is_pending() {
                 return false;
             }
-            // Without a connection, there is none that could not go on.
+            // Without a connection, there is none to be ended.
             let _ = engine.on_deadline(at.max(clock.now()));
         }
     }

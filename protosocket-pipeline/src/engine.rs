@@ -47,8 +47,8 @@ pub(crate) struct Engine<P: Protocol> {
     encoded: u64,
     /// Since when the server has said nothing, while it is asked.
     quiet_since: Option<Instant>,
-    /// Why the connection ends, if that is not what it says itself.
-    fault: Option<CloseReason>,
+    /// The server has finished sending, for which the connection is cut.
+    input_ended: bool,
 }
 
 /// What a connection is good for.
@@ -61,6 +61,14 @@ enum Stage<P: Protocol> {
     Open,
     /// No request is sent any more, and replies are awaited.
     Draining,
+}
+
+/// What a deadline means for the connection.
+pub(crate) enum Due {
+    GoOn,
+    /// All requests are over.
+    End,
+    GiveUp(Violation),
 }
 
 struct Waiting<Request> {
@@ -116,7 +124,7 @@ impl<P: Protocol> Engine<P> {
             stage: Stage::New,
             encoded: 0,
             quiet_since: None,
-            fault: None,
+            input_ended: false,
         }
     }
 
@@ -231,23 +239,22 @@ impl<P: Protocol> Engine<P> {
         self.quiet_since?.checked_add(self.answer_timeout?)
     }
 
-    /// Tell the requests whose time is over. Whether the connection can go on.
-    pub(crate) fn on_deadline(&mut self, now: Instant) -> bool {
+    /// Tell the requests whose time is over.
+    pub(crate) fn on_deadline(&mut self, now: Instant) -> Due {
         if self.closing.is_some_and(|at| at <= now) {
             self.fail_all(|execution| Error::Closed { execution });
-            return false;
+            return Due::End;
         }
         if let Some(after) = self.answer_timeout
             && self.in_flight() > 0
             && self.answer_deadline().is_some_and(|at| at <= now)
         {
-            self.fail(Violation::NoAnswer(after));
-            return false;
+            return Due::GiveUp(Violation::NoAnswer(after));
         }
         if self.next_deadline.is_some_and(|at| at <= now) {
             self.expire(now);
         }
-        true
+        Due::GoOn
     }
 
     fn expire(&mut self, now: Instant) {
@@ -286,7 +293,7 @@ impl<P: Protocol> Engine<P> {
         self.stage = Stage::New;
         self.encoded = 0;
         self.quiet_since = None;
-        self.fault = None;
+        self.input_ended = false;
         self.protocol.decoder()
     }
 
@@ -474,15 +481,9 @@ impl<P: Protocol> Engine<P> {
         }
     }
 
-    /// The connection is to end for this.
-    pub(crate) fn fail(&mut self, violation: Violation) {
-        tracing::debug!(%violation, "the connection is given up");
-        self.fault = Some(CloseReason::Protocol(Arc::new(violation)));
-    }
-
-    /// The connection is to end for this.
-    pub(crate) fn give_up(&mut self, reason: CloseReason) {
-        self.fault.get_or_insert(reason);
+    /// The server has finished sending: nothing will be answered any more.
+    pub(crate) fn end_input(&mut self) {
+        self.input_ended = true;
     }
 
     /// No reply comes any more: those who wait for one are told. What has not been written yet may
@@ -494,9 +495,12 @@ impl<P: Protocol> Engine<P> {
 
     /// The connection has ended. What was encoded and not written goes to the next one.
     pub(crate) fn end_connection(&mut self, reason: &CloseReason, stats: &ConnectionStats) {
-        let reason = self.fault.take().unwrap_or_else(|| reason.clone());
+        let reason = match reason {
+            CloseReason::Aborted if self.input_ended => &CloseReason::EndOfInput,
+            reason => reason,
+        };
         tracing::debug!(%reason, in_flight = self.in_flight.len(), "a connection has ended");
-        self.lose(&reason, stats.messages_out + stats.cut);
+        self.lose(reason, stats.messages_out + stats.cut);
         let unsent = self.in_flight.len();
         let mut again = 0;
         for _ in 0..unsent {

@@ -10,7 +10,11 @@ use protosocket::{
     MessageReactor, ReactorContext, ReactorStatus, SendBuffer, SendError,
 };
 
-use crate::{Protocol, engine::Engine, error::Violation};
+use crate::{
+    Protocol,
+    engine::{Due, Engine},
+    error::Violation,
+};
 
 /// Requests that are encoded before something is written.
 const REQUESTS_PER_WRITE: usize = 512;
@@ -62,12 +66,12 @@ impl<P: Protocol> PipelineReactor<P> {
             let request = match engine.next_of_preamble(reply.take()) {
                 Ok(Some(request)) => request,
                 Ok(None) => return ReactorStatus::Continue,
-                Err(violation) => return self.give_up(violation),
+                Err(violation) => return self.give_up(context, violation),
             };
             let sent = context.send_with(|output| engine.encode(&request, output));
             if let Err(error) = sent {
                 let violation = engine.fail_preamble(Arc::new(error));
-                return self.give_up(violation);
+                return self.give_up(context, violation);
             }
             reply = engine.expect_preamble(&request, now);
             if reply.is_none() {
@@ -78,8 +82,9 @@ impl<P: Protocol> PipelineReactor<P> {
 
     /// What has not been written must not be: nobody could tell the reply to it.
     #[cold]
-    fn give_up(&mut self, violation: Violation) -> ReactorStatus {
-        self.engine().fail(violation);
+    fn give_up(&mut self, context: &mut Ctx<'_, P>, violation: Violation) -> ReactorStatus {
+        tracing::debug!(%violation, "the connection is given up");
+        let _ = context.fail_protocol(Arc::new(violation));
         ReactorStatus::Abort
     }
 
@@ -129,7 +134,7 @@ impl<P: Protocol> MessageReactor for PipelineReactor<P> {
         match self.engine().receive(message) {
             Ok(None) => ReactorStatus::Continue,
             Ok(Some(reply)) => self.prepare(context, Some(reply)),
-            Err(violation) => self.give_up(violation),
+            Err(violation) => self.give_up(context, violation),
         }
     }
 
@@ -190,8 +195,9 @@ impl<P: Protocol> MessageReactor for PipelineReactor<P> {
         }
         self.looks = 0;
         match self.engine().on_deadline(context.now()) {
-            true => ReactorStatus::Continue,
-            false => ReactorStatus::Abort,
+            Due::GoOn => ReactorStatus::Continue,
+            Due::End => ReactorStatus::Abort,
+            Due::GiveUp(violation) => self.give_up(context, violation),
         }
     }
 
@@ -205,7 +211,7 @@ impl<P: Protocol> MessageReactor for PipelineReactor<P> {
 
     fn on_end_of_input(&mut self, _: &mut Ctx<'_, P>) -> ReactorStatus {
         // Nothing will be answered any more: what has not been written goes to the next connection.
-        self.engine().give_up(CloseReason::EndOfInput);
+        self.engine().end_input();
         match self.in_flight() {
             0 => ReactorStatus::Disconnect,
             _ => ReactorStatus::Abort,
