@@ -425,6 +425,13 @@ impl<'a, C: Codec> ReactorContext<'a, C> {
         self.limits.room(self.send_buffer)
     }
 
+    /// Messages that were sent and have not been written to their end. By how many have been, a
+    /// reactor that counts what it sends knows which those are.
+    #[inline]
+    pub fn unsent_messages(&self) -> usize {
+        self.send_buffer.unsent_messages()
+    }
+
     /// Whether [`send_control`](Self::send_control) takes another message.
     #[inline]
     pub fn has_control_room(&self) -> bool {

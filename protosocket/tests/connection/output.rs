@@ -40,6 +40,27 @@ fn part(byte: u8, len: usize) -> Bytes {
 }
 
 #[test]
+fn a_reactor_can_tell_how_many_messages_have_not_been_written() {
+    let (told, unsent) = std::sync::mpsc::channel();
+    let answer: Answer<LinesCodec> = Box::new(move |context, message| {
+        assert!(context.send(message).is_ok());
+        told.send(context.unsent_messages()).unwrap();
+        ReactorStatus::Continue
+    });
+    let mut server = Setup::default().open(LinesCodec::new(), answer);
+    let mut after = |window, sent: &str| {
+        server.peer.set_window(window);
+        server.peer.send(sent);
+        server.settle();
+        unsent.try_iter().collect::<Vec<_>>()
+    };
+    // Of the second a part is written.
+    assert_eq!(after(3, "a\nb\n"), [1, 2]);
+    assert_eq!(after(100, "c\n"), [2]);
+    assert_eq!(after(0, "d\n"), [1]);
+}
+
+#[test]
 fn d10_a_peer_that_does_not_read_is_not_read_from() {
     let bulk = 64 * 1024;
     let mut server = Setup::bulk(bulk).open(framed(), echo());
