@@ -47,7 +47,8 @@ impl PipelineConfig {
         Ok(self)
     }
 
-    /// How many requests may be sent and not answered. Others wait to be sent.
+    /// How many requests may be sent and not answered, or not written if they have no reply. Others
+    /// wait to be sent.
     ///
     /// # Errors
     /// Zero, or more than 2²⁰.

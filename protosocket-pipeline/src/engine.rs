@@ -29,8 +29,10 @@ pub(crate) struct Engine<P: Protocol> {
     /// How many of them nobody waits for: fewer than half, so that callers that gave up pay for
     /// having them looked up, each for two at most.
     stale: usize,
-    /// Requests that were encoded for this connection, in order.
-    in_flight: VecDeque<InFlight<P>>,
+    /// Requests that were encoded for this connection and wait for their replies, in order.
+    in_flight: VecDeque<Encoded<P, P::Expected>>,
+    /// Those that wait only for being written, in order, and what their callers are told then.
+    unreplied: VecDeque<Encoded<P, P::Reply>>,
     /// What is known of the request in each place of the table.
     calls: Vec<Call>,
     tickets: u64,
@@ -78,15 +80,14 @@ struct Waiting<Request> {
     request: Request,
 }
 
-struct InFlight<P: Protocol> {
-    index: u32,
-    ticket: u64,
-    deadline: Option<Instant>,
-    /// Kept until the reply comes: it goes to the next connection if no byte of it leaves on this.
-    request: P::Request,
-    expected: P::Expected,
+/// A request that was encoded for a connection.
+struct Encoded<P: Protocol, End> {
+    /// Kept until its end: it goes to the next connection if no byte of it leaves on this.
+    waiting: Waiting<P::Request>,
     /// As the how manieth message of the connection it was encoded.
-    encoded: u64,
+    at: u64,
+    /// What is to be known at its end.
+    end: End,
 }
 
 /// The request in a place of the table, if somebody waits for it.
@@ -113,6 +114,7 @@ impl<P: Protocol> Engine<P> {
             waiting: VecDeque::new(),
             stale: 0,
             in_flight: VecDeque::new(),
+            unreplied: VecDeque::new(),
             calls: Vec::new(),
             tickets: 0,
             submitted: VecDeque::new(),
@@ -221,7 +223,8 @@ impl<P: Protocol> Engine<P> {
 
     /// Whether nothing is to be done any more, by a client that nobody asks any more.
     pub(crate) fn is_done(&self) -> bool {
-        self.is_deserted && self.waiting.len() == self.stale && self.in_flight.is_empty()
+        let has_encoded = !self.in_flight.is_empty() || !self.unreplied.is_empty();
+        self.is_deserted && self.waiting.len() == self.stale && !has_encoded
     }
 
     // Time.
@@ -259,16 +262,16 @@ impl<P: Protocol> Engine<P> {
 
     fn expire(&mut self, now: Instant) {
         self.next_deadline = self.closing;
-        let waiting = (self.waiting.iter()).map(|it| (it.index, it.ticket, it.deadline));
-        let in_flight = (self.in_flight.iter()).map(|it| (it.index, it.ticket, it.deadline));
+        let in_flight = self.in_flight.iter().map(|it| &it.waiting);
+        let unreplied = self.unreplied.iter().map(|it| &it.waiting);
         let mut over = Vec::new();
         let mut next = None;
-        for (index, ticket, deadline) in waiting.chain(in_flight) {
-            if self.calls[index as usize].ticket != ticket {
+        for it in self.waiting.iter().chain(in_flight).chain(unreplied) {
+            if self.calls[it.index as usize].ticket != it.ticket {
                 continue;
             }
-            match deadline {
-                Some(at) if at <= now => over.push(index),
+            match it.deadline {
+                Some(at) if at <= now => over.push(it.index),
                 at => next = next.into_iter().chain(at).min(),
             }
         }
@@ -336,14 +339,14 @@ impl<P: Protocol> Engine<P> {
         }
         let front = self.in_flight.front_mut();
         let has_front = front.is_some();
-        let expected = front.map(|it| &mut it.expected);
+        let expected = front.map(|it| &mut it.end);
         match self.protocol.receive(expected, message) {
             Received::Reply(reply) => {
-                let Some(answered) = self.in_flight.pop_front() else {
+                let Some(Encoded { waiting, .. }) = self.in_flight.pop_front() else {
                     return Err(Violation::Unasked);
                 };
-                if self.calls[answered.index as usize].ticket == answered.ticket {
-                    self.finish(answered.index, Ok(reply));
+                if self.is_awaited(&waiting) {
+                    self.finish(waiting.index, Ok(reply));
                     if self.arrivals.len() >= ARRIVALS {
                         self.deliver();
                     }
@@ -433,12 +436,13 @@ impl<P: Protocol> Engine<P> {
 
     /// The next request to be sent, if one may be.
     pub(crate) fn next_request(&mut self, max_in_flight: usize) -> Option<Outgoing<P>> {
-        if !matches!(self.stage, Stage::Open) || self.in_flight.len() >= max_in_flight {
+        let encoded = self.in_flight.len() + self.unreplied.len();
+        if !matches!(self.stage, Stage::Open) || encoded >= max_in_flight {
             return None;
         }
         loop {
             let waiting = self.waiting.pop_front()?;
-            if self.calls[waiting.index as usize].ticket == waiting.ticket {
+            if self.is_awaited(&waiting) {
                 return Some(Outgoing(waiting));
             }
             self.stale -= 1;
@@ -446,25 +450,36 @@ impl<P: Protocol> Engine<P> {
     }
 
     /// It was encoded.
-    pub(crate) fn sent(&mut self, Outgoing(sent): Outgoing<P>, now: Instant) {
+    pub(crate) fn sent(&mut self, Outgoing(waiting): Outgoing<P>, now: Instant) {
         self.encoded += 1;
         self.table.dequeue(1);
-        self.calls[sent.index as usize].is_sent = true;
-        match self.protocol.expect(&sent.request) {
-            Expect::Reply(expected) => {
+        self.calls[waiting.index as usize].is_sent = true;
+        let at = self.encoded;
+        match self.protocol.expect(&waiting.request) {
+            Expect::Reply(end) => {
                 if self.in_flight.is_empty() {
                     self.quiet_since = Some(now);
                 }
-                self.in_flight.push_back(InFlight {
-                    index: sent.index,
-                    ticket: sent.ticket,
-                    deadline: sent.deadline,
-                    request: sent.request,
-                    expected,
-                    encoded: self.encoded,
-                });
+                (self.in_flight).push_back(Encoded { waiting, at, end });
             }
-            Expect::Nothing(reply) => self.finish(sent.index, Ok(reply)),
+            Expect::Nothing(end) => (self.unreplied).push_back(Encoded { waiting, at, end }),
+        }
+    }
+
+    /// All messages of the connection have been written but for the last so many: callers whose
+    /// requests have no reply are told with the next delivery.
+    #[inline]
+    pub(crate) fn note_unsent(&mut self, unsent: usize) {
+        if !self.unreplied.is_empty() {
+            self.note_written(self.encoded - unsent as u64);
+        }
+    }
+
+    fn note_written(&mut self, written: u64) {
+        while let Some(said) = self.unreplied.pop_front_if(|it| it.at <= written) {
+            if self.is_awaited(&said.waiting) {
+                self.finish(said.waiting.index, Ok(said.end));
+            }
         }
     }
 
@@ -481,9 +496,11 @@ impl<P: Protocol> Engine<P> {
         }
     }
 
-    /// The server has finished sending: nothing will be answered any more.
-    pub(crate) fn end_input(&mut self) {
+    /// The server has finished sending: nothing will be answered any more. Whether nothing was to be,
+    /// nor to be written.
+    pub(crate) fn end_input(&mut self) -> bool {
         self.input_ended = true;
+        self.in_flight() == 0 && self.unreplied.is_empty()
     }
 
     /// No reply comes any more: those who wait for one are told. What has not been written yet may
@@ -500,51 +517,65 @@ impl<P: Protocol> Engine<P> {
             reason => reason,
         };
         tracing::debug!(%reason, in_flight = self.in_flight.len(), "a connection has ended");
-        self.lose(reason, stats.messages_out + stats.cut);
-        let unsent = self.in_flight.len();
+        self.note_written(stats.messages_out);
+        let left = stats.messages_out + stats.cut;
+        self.lose(reason, left);
+        if let Some(cut) = self.unreplied.pop_front_if(|it| it.at <= left) {
+            self.lose_one(cut.waiting, &Arc::new(reason.clone()));
+        }
         let mut again = 0;
-        for _ in 0..unsent {
-            let Some(it) = self.in_flight.pop_back() else {
-                break;
-            };
-            if self.calls[it.index as usize].ticket == it.ticket {
-                self.calls[it.index as usize].is_sent = false;
+        while let Some(waiting) = self.pop_last_encoded() {
+            if self.is_awaited(&waiting) {
+                self.calls[waiting.index as usize].is_sent = false;
                 again += 1;
-                self.waiting.push_front(Waiting {
-                    index: it.index,
-                    ticket: it.ticket,
-                    deadline: it.deadline,
-                    request: it.request,
-                });
+                self.waiting.push_front(waiting);
             }
         }
         self.table.enqueue(again);
         self.deliver();
     }
 
-    /// Fail the requests among the first so many messages of the connection.
+    fn pop_last_encoded(&mut self) -> Option<Waiting<P::Request>> {
+        let in_flight = self.in_flight.back().map(|it| it.at);
+        match in_flight < self.unreplied.back().map(|it| it.at) {
+            true => self.unreplied.pop_back().map(|it| it.waiting),
+            false => self.in_flight.pop_back().map(|it| it.waiting),
+        }
+    }
+
+    /// Fail the requests with replies among the first so many messages of the connection.
     fn lose(&mut self, reason: &CloseReason, written: u64) {
         let reason = Arc::new(reason.clone());
-        while let Some(lost) = self.in_flight.pop_front_if(|it| it.encoded <= written) {
-            if self.calls[lost.index as usize].ticket == lost.ticket {
-                let error = Error::ConnectionLost {
-                    execution: Execution::MaybeExecuted,
-                    reason: reason.clone(),
-                };
-                self.finish(lost.index, Err(error));
-            }
+        while let Some(lost) = self.in_flight.pop_front_if(|it| it.at <= written) {
+            self.lose_one(lost.waiting, &reason);
         }
+    }
+
+    fn lose_one(&mut self, lost: Waiting<P::Request>, reason: &Arc<CloseReason>) {
+        if self.is_awaited(&lost) {
+            let error = Error::ConnectionLost {
+                execution: Execution::MaybeExecuted,
+                reason: reason.clone(),
+            };
+            self.finish(lost.index, Err(error));
+        }
+    }
+
+    /// Whether somebody waits for the end of this request.
+    #[inline]
+    fn is_awaited(&self, request: &Waiting<P::Request>) -> bool {
+        self.calls[request.index as usize].ticket == request.ticket
     }
 
     /// All requests fail.
     fn fail_all(&mut self, error: impl Fn(Execution) -> Error) {
-        while let Some(it) = self.in_flight.pop_front() {
-            if self.calls[it.index as usize].ticket == it.ticket {
+        while let Some(it) = self.pop_last_encoded() {
+            if self.is_awaited(&it) {
                 self.finish(it.index, Err(error(Execution::MaybeExecuted)));
             }
         }
         while let Some(it) = self.waiting.pop_front() {
-            if self.calls[it.index as usize].ticket == it.ticket {
+            if self.is_awaited(&it) {
                 self.finish(it.index, Err(error(Execution::NeverSent)));
             }
         }

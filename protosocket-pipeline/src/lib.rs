@@ -17,6 +17,8 @@
 //! | the preamble fails | fails at once: [`Error::Preamble`] | there is none |
 //! | the client gives up or is closed, or its driver is dropped | fails at once | fails at once |
 //!
+//! A request that has no reply ends when it has been written, which is all that can be known.
+//!
 //! Nothing is sent twice, because only the caller knows what may be. Whoever retries asks
 //! [`Error::execution`].
 //!

@@ -60,8 +60,8 @@ pub trait Protocol: Sized + Send + 'static {
 pub enum Expect<P: Protocol> {
     /// A reply, of one or several messages.
     Reply(P::Expected),
-    /// Nothing: the caller is told this as soon as the request has been handed to a connection,
-    /// whether or not that delivers it.
+    /// Nothing: the caller is told this when the request has been written, whether or not that
+    /// delivers it. One that was not written before its connection was lost goes to the next.
     Nothing(P::Reply),
 }
 

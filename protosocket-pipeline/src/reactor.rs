@@ -153,6 +153,7 @@ impl<P: Protocol> MessageReactor for PipelineReactor<P> {
         if has_heard {
             engine.hear(now);
         }
+        engine.note_unsent(context.unsent_messages());
         engine.exchange(cx, now);
         match engine.is_new() {
             true => self.prepare(context, None),
@@ -167,7 +168,7 @@ impl<P: Protocol> MessageReactor for PipelineReactor<P> {
     ) -> Poll<Option<()>> {
         let sent = self.send_requests(context);
         let engine = self.engine();
-        // Those that have no reply, or cannot be encoded, are told.
+        // Those that cannot be encoded are told.
         engine.deliver();
         match sent {
             true => Poll::Ready(Some(())),
@@ -211,10 +212,9 @@ impl<P: Protocol> MessageReactor for PipelineReactor<P> {
 
     fn on_end_of_input(&mut self, _: &mut Ctx<'_, P>) -> ReactorStatus {
         // Nothing will be answered any more: what has not been written goes to the next connection.
-        self.engine().end_input();
-        match self.in_flight() {
-            0 => ReactorStatus::Disconnect,
-            _ => ReactorStatus::Abort,
+        match self.engine().end_input() {
+            true => ReactorStatus::Disconnect,
+            false => ReactorStatus::Abort,
         }
     }
 

@@ -31,6 +31,75 @@ fn what_was_sent_fails_at_once_and_what_was_not_goes_to_the_next_connection() {
 }
 
 #[test]
+fn what_has_no_reply_is_said_when_it_was_written_and_otherwise_goes_to_the_next_connection() {
+    let mut world = World::new();
+    let peer = world.open();
+    // The first leaves, the second in part, the third not at all.
+    peer.set_window("quiet 1\nqui".len());
+    let mut quiet = ["quiet 1", "quiet 2", "quiet 3"].map(|request| world.ask(request));
+    let mut asked = world.ask("a");
+    let mut last = world.ask("quiet 4");
+    world.settle();
+    assert_eq!(quiet[0].end(), "said");
+    quiet[1].waits();
+    peer.fail_read(io::ErrorKind::ConnectionReset);
+    world.settle();
+    assert_eq!(quiet[1].end(), "connection_lost, maybe executed: io");
+    quiet[2].waits();
+    let peer = world.open();
+    assert_eq!(heard(&peer), "quiet 3\na\nquiet 4\n");
+    assert_eq!([quiet[2].end(), last.end()], ["said", "said"]);
+    peer.send("1\n");
+    world.settle();
+    assert_eq!(asked.end(), "1");
+    assert_eq!(world.client.as_ref().unwrap().in_flight(), 0);
+}
+
+#[test]
+fn what_has_no_reply_is_not_said_to_a_server_that_has_closed() {
+    let mut world = World::new();
+    let peer = world.open();
+    peer.set_window(0);
+    let mut quiet = world.ask("quiet");
+    world.settle();
+    peer.end();
+    world.settle();
+    quiet.waits();
+    assert_eq!(heard(&world.open()), "quiet\n");
+    assert_eq!(quiet.end(), "said");
+}
+
+#[test]
+fn what_has_no_reply_has_a_deadline_until_it_is_written() {
+    let mut world = World::new();
+    let peer = world.open();
+    peer.set_window(0);
+    let mut quiet = world.ask("quiet");
+    world.settle();
+    world.advance(Duration::from_secs(29));
+    quiet.waits();
+    world.advance(Duration::from_secs(1));
+    assert_eq!(quiet.end(), "deadline_exceeded, maybe executed");
+}
+
+#[test]
+fn a_client_without_handles_ends_when_what_has_no_reply_is_written() {
+    let mut world = World::new();
+    let peer = world.open();
+    peer.set_window(3);
+    let mut quiet = world.ask("quiet");
+    world.client = None;
+    world.settle();
+    assert!(world.ended.is_none());
+    quiet.waits();
+    peer.open_window(100);
+    world.settle();
+    assert_eq!(quiet.end(), "said");
+    assert_eq!(heard(&peer), "quiet\n");
+    assert!(matches!(world.ended, Some(Ok(()))));
+}
+
+#[test]
 fn a_server_that_closes_answers_nothing_any_more() {
     let mut world = World::new();
     let peer = world.open();
