@@ -35,14 +35,19 @@ impl<P: Protocol> PipelineClient<P> {
     /// was is swallowed.
     pub fn request(&self, request: P::Request) -> Response<P> {
         let table = &self.handle.0;
-        let state = match table.submit(request, self.timeout) {
-            Ok(index) => State::Begun(index),
-            Err(error) => State::Refused(error),
-        };
-        Response {
-            table: table.clone(),
-            state,
-        }
+        Response::new(table, table.submit(request, self.timeout))
+    }
+
+    /// Wait until another request may be queued, behind those that have waited for longer.
+    ///
+    /// # Errors
+    /// The client takes no more requests: it has given up or was closed.
+    pub async fn reserve(&self) -> Result<RequestPermit<P>, Error> {
+        let index = self.handle.0.reserve().await?;
+        Ok(RequestPermit {
+            client: self.clone(),
+            index: Some(index),
+        })
     }
 
     /// A client whose requests may take so long, to be connected and answered; `None` is for as long
@@ -68,12 +73,14 @@ impl<P: Protocol> PipelineClient<P> {
         self.handle.0.is_open()
     }
 
-    /// How many requests wait to be sent.
+    /// How many requests wait to be sent, and how many places in their queue are
+    /// [reserved](Self::reserve).
     pub fn queued(&self) -> usize {
         self.handle.0.queued()
     }
 
-    /// How many requests are not answered, or have replies that were not taken.
+    /// How many requests are not answered, or have replies that were not taken, and how many places
+    /// are [reserved](Self::reserve).
     pub fn in_flight(&self) -> usize {
         self.handle.0.taken()
     }
@@ -103,6 +110,43 @@ impl<P: Protocol> Drop for Handle<P> {
     }
 }
 
+/// A place for one request: what [`PipelineClient::reserve`] waits for.
+#[must_use = "a place that is not used is given back when it is dropped"]
+pub struct RequestPermit<P: Protocol> {
+    client: PipelineClient<P>,
+    /// Until a request was entered in it.
+    index: Option<u32>,
+}
+
+impl<P: Protocol> RequestPermit<P> {
+    /// As [`PipelineClient::request`]; there is a place for it.
+    pub fn request(mut self, request: P::Request) -> Response<P> {
+        let index = self
+            .index
+            .take()
+            .expect("a permit is used up by its request");
+        let table = &self.client.handle.0;
+        Response::new(
+            table,
+            table.submit_reserved(index, request, self.client.timeout),
+        )
+    }
+}
+
+impl<P: Protocol> Drop for RequestPermit<P> {
+    fn drop(&mut self) {
+        if let Some(index) = self.index.take() {
+            self.client.handle.0.give_back(index);
+        }
+    }
+}
+
+impl<P: Protocol> fmt::Debug for RequestPermit<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestPermit").finish_non_exhaustive()
+    }
+}
+
 /// The reply to a request, to be awaited.
 #[must_use = "a request whose response is dropped is given up"]
 pub struct Response<P: Protocol> {
@@ -115,6 +159,18 @@ enum State {
     Polled(u32),
     Refused(Error),
     Done,
+}
+
+impl<P: Protocol> Response<P> {
+    fn new(table: &Arc<Table<P>>, entered: Result<u32, Error>) -> Self {
+        Self {
+            table: table.clone(),
+            state: match entered {
+                Ok(index) => State::Begun(index),
+                Err(error) => State::Refused(error),
+            },
+        }
+    }
 }
 
 // Nothing in it is ever pinned.

@@ -58,7 +58,8 @@ impl PipelineConfig {
     }
 
     /// How many requests may wait to be sent. One more is told
-    /// [`QueueFull`](crate::Error::QueueFull) at once.
+    /// [`QueueFull`](crate::Error::QueueFull) at once, or waits with
+    /// [`reserve`](crate::PipelineClient::reserve).
     ///
     /// # Errors
     /// Zero, or more than 2²⁰.

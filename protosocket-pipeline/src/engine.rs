@@ -219,6 +219,7 @@ impl<P: Protocol> Engine<P> {
                 }
             });
         }
+        self.table.offer_room();
     }
 
     /// Whether nothing is to be done any more, by a client that nobody asks any more.

@@ -23,7 +23,7 @@ pub enum Error {
     },
     /// As many requests wait for a connection, or for room on it, as may, or as many callers have
     /// not taken their replies.
-    #[error("{0} requests wait to be sent, and no more may (max_queued)")]
+    #[error("{0} requests wait to be sent, and no more may (max_queued); reserve waits for room")]
     QueueFull(usize),
     /// The server refused what is said before all requests, such as a password.
     #[error("the connection could not be prepared: {0}")]

@@ -29,7 +29,7 @@
 //! that was encoded and not written when its connection was lost goes to the next.
 
 mod client;
-pub use client::{PipelineClient, Response};
+pub use client::{PipelineClient, RequestPermit, Response};
 
 mod config;
 pub use config::PipelineConfig;

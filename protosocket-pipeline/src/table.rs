@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     mem,
+    pin::pin,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -10,6 +11,8 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
+
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     Error, Execution, PipelineConfig, Protocol, panics::for_each_despite_panics as for_each,
@@ -21,9 +24,16 @@ use crate::{
 /// waker is cloned, woken or dropped. It may use this very client.
 pub(crate) struct Table<P: Protocol> {
     state: Mutex<State<P>>,
-    /// Requests that were taken and not sent. Beside the lock, so that the driver can count them off
-    /// as they leave.
+    /// Requests that were taken and not sent, and places in the queue that are reserved. Beside the
+    /// lock, so that the driver can count them off as they leave.
     queued: AtomicUsize,
+    /// Tasks that wait for room in the queue. INVARIANT: such a task counts itself before it looks
+    /// whether there is room, and whoever makes room does so before it looks whether any task waits:
+    /// with sequential consistency, one of the two sees the other.
+    waiting: AtomicUsize,
+    /// They wait here in line, and the first of them for `room`.
+    line: Semaphore,
+    room: Notify,
     max_queued: usize,
     max_places: usize,
 }
@@ -95,6 +105,9 @@ impl<P: Protocol> Table<P> {
                 end: None,
             }),
             queued: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            line: Semaphore::new(1),
+            room: Notify::new(),
             max_queued: config.max_queued,
             max_places: config.places(),
         }
@@ -108,39 +121,46 @@ impl<P: Protocol> Table<P> {
         request: P::Request,
         timeout: Option<Duration>,
     ) -> Result<u32, Error> {
-        if timeout == Some(Duration::ZERO) {
-            let execution = Execution::NeverSent;
-            return Err(Error::DeadlineExceeded { execution });
-        }
         let mut state = self.lock();
+        let index = self.take_place(&mut state, true)?;
+        self.begin(state, index, request, timeout)
+    }
+
+    /// Enter a request in a place that was reserved.
+    pub(crate) fn submit_reserved(
+        &self,
+        index: u32,
+        request: P::Request,
+        timeout: Option<Duration>,
+    ) -> Result<u32, Error> {
+        self.begin(self.lock(), index, request, timeout)
+    }
+
+    fn begin(
+        &self,
+        mut state: MutexGuard<'_, State<P>>,
+        index: u32,
+        request: P::Request,
+        timeout: Option<Duration>,
+    ) -> Result<u32, Error> {
         // The request is dropped behind the lock.
-        if let Some(end) = &state.end {
-            return Err(end.clone());
-        }
-        if state.closing.is_some() {
+        let refusal = state.refusal().or_else(|| {
             let execution = Execution::NeverSent;
-            return Err(Error::Closed { execution });
+            let is_late = timeout == Some(Duration::ZERO);
+            is_late.then_some(Error::DeadlineExceeded { execution })
+        });
+        if let Some(error) = refusal {
+            state.free.push(index);
+            drop(state);
+            self.dequeue(1);
+            self.offer_room();
+            return Err(error);
         }
-        // LIMIT: max_queued; and places, which replies that nobody takes use up.
-        let taken = state.places.len() - state.free.len();
-        if self.queued() >= self.max_queued || taken >= self.max_places {
-            return Err(Error::QueueFull(self.max_queued));
-        }
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        let index = match state.free.pop() {
-            Some(index) => {
-                // A place that is free holds nothing to be dropped.
-                mem::forget(mem::replace(
-                    &mut state.places[index as usize],
-                    Place::Waiting(None),
-                ));
-                index
-            }
-            None => {
-                state.places.push(Place::Waiting(None));
-                state.places.len() as u32 - 1
-            }
-        };
+        // A place that is free holds nothing to be dropped.
+        mem::forget(mem::replace(
+            &mut state.places[index as usize],
+            Place::Waiting(None),
+        ));
         state.submitted.push_back(Submission {
             index,
             timeout,
@@ -152,6 +172,65 @@ impl<P: Protocol> Table<P> {
             driver.wake();
         }
         Ok(index)
+    }
+
+    /// Wait for a place and for room in the queue, behind those that have waited for longer.
+    pub(crate) async fn reserve(&self) -> Result<u32, Error> {
+        let reserved = self.take_place(&mut self.lock(), true);
+        if !matches!(reserved, Err(Error::QueueFull(_))) {
+            return reserved;
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(&self.waiting);
+        let _first = (self.line.acquire().await).expect("it is never closed");
+        loop {
+            let mut notified = pin!(self.room.notified());
+            // Before it is looked, so that room that is made meanwhile is not missed.
+            notified.as_mut().enable();
+            let reserved = self.take_place(&mut self.lock(), false);
+            if !matches!(reserved, Err(Error::QueueFull(_))) {
+                return reserved;
+            }
+            notified.await;
+        }
+    }
+
+    /// A free place, and room in the queue. For a newcomer, what nobody waits for.
+    fn take_place(&self, state: &mut State<P>, is_newcomer: bool) -> Result<u32, Error> {
+        if let Some(error) = state.refusal() {
+            return Err(error);
+        }
+        let promised = match is_newcomer {
+            true => self.waiting.load(Ordering::SeqCst),
+            false => 0,
+        };
+        // LIMIT: max_queued; and places, which replies that nobody takes use up.
+        let queued = self.queued.load(Ordering::SeqCst);
+        if queued + promised >= self.max_queued || state.taken() + promised >= self.max_places {
+            return Err(Error::QueueFull(self.max_queued));
+        }
+        self.queued.fetch_add(1, Ordering::SeqCst);
+        Ok(state.free.pop().unwrap_or_else(|| {
+            state.places.push(Place::None);
+            state.places.len() as u32 - 1
+        }))
+    }
+
+    /// Give back a place in which no request was entered.
+    pub(crate) fn give_back(&self, index: u32) {
+        self.lock().free.push(index);
+        self.dequeue(1);
+        self.offer_room();
+    }
+
+    /// There may be room again: tell who waits first for it, if anybody does.
+    ///
+    /// A task may be woken on the spot.
+    #[inline]
+    pub(crate) fn offer_room(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.room.notify_one();
+        }
     }
 
     /// The reply, after which the place is free.
@@ -171,6 +250,7 @@ impl<P: Protocol> Table<P> {
                 let place = mem::replace(place, Place::None);
                 state.free.push(index);
                 drop(state);
+                self.offer_room();
                 let Place::Answered(reply) = place else {
                     unreachable!("{HELD}");
                 };
@@ -205,6 +285,7 @@ impl<P: Protocol> Table<P> {
         drop(state);
         // First of all: what is dropped is the caller's, and may panic or use this client.
         driver.into_iter().for_each(Waker::wake);
+        self.offer_room();
         drop(place);
     }
 
@@ -216,21 +297,20 @@ impl<P: Protocol> Table<P> {
     /// Take no more requests.
     pub(crate) fn close(&self, within: Duration) {
         self.tell(|state| _ = state.closing.get_or_insert(within));
+        self.offer_room();
     }
 
     /// Whether requests are taken.
     pub(crate) fn is_open(&self) -> bool {
-        let state = self.lock();
-        state.end.is_none() && state.closing.is_none()
+        self.lock().refusal().is_none()
     }
 
     /// How many places are taken.
     pub(crate) fn taken(&self) -> usize {
-        let state = self.lock();
-        state.places.len() - state.free.len()
+        self.lock().taken()
     }
 
-    /// How many requests were taken and not sent.
+    /// How many requests were taken and not sent, and how many places in the queue are reserved.
     pub(crate) fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
@@ -272,15 +352,16 @@ impl<P: Protocol> Table<P> {
         }
     }
 
-    /// So many requests wait no more: they were sent, or are over.
+    /// So many requests wait no more: they were sent, or are over. The room is still to be
+    /// [offered](Self::offer_room).
     #[inline]
     pub(crate) fn dequeue(&self, count: usize) {
-        self.queued.fetch_sub(count, Ordering::Relaxed);
+        self.queued.fetch_sub(count, Ordering::SeqCst);
     }
 
     /// So many wait again.
     pub(crate) fn enqueue(&self, count: usize) {
-        self.queued.fetch_add(count, Ordering::Relaxed);
+        self.queued.fetch_add(count, Ordering::SeqCst);
     }
 
     /// Bring `arrivals`. What is left in their stead is whom to wake, or what nobody wants.
@@ -329,10 +410,11 @@ impl<P: Protocol> Table<P> {
         }
         state.abandoned.clear();
         state.end = Some(end);
-        self.queued.store(0, Ordering::Relaxed);
+        self.dequeue(submitted.len());
         drop(state);
         drop(driver);
         for_each(wakers, Waker::wake);
+        for_each([()], |()| self.offer_room());
         for_each(submitted, drop);
     }
 
@@ -341,6 +423,31 @@ impl<P: Protocol> Table<P> {
         self.state
             .lock()
             .expect("no code that panics runs under it")
+    }
+}
+
+impl<P: Protocol> State<P> {
+    /// What requests are told that come too late.
+    fn refusal(&self) -> Option<Error> {
+        match self.closing {
+            Some(_) => Some(Error::Closed {
+                execution: Execution::NeverSent,
+            }),
+            None => self.end.clone(),
+        }
+    }
+
+    fn taken(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}
+
+/// A task that waits for room in the queue.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -126,8 +126,18 @@ impl Door {
     }
 }
 
-#[derive(Default)]
 pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    /// One that is set: the first poll needs no wake.
+    pub(crate) fn set() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(true)))
+    }
+
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+}
 
 impl Wake for Flag {
     fn wake(self: Arc<Self>) {
@@ -167,7 +177,7 @@ impl World {
             .max_attempts(attempts.and_then(std::num::NonZeroU32::new))
             .with_clock(Arc::new(clock.clone()));
         let (client, driver) = connect(reconnect, protocol, &config);
-        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let flag = Flag::set();
         Self {
             client: Some(client),
             driver: Some(Box::pin(driver)),
@@ -185,7 +195,7 @@ impl World {
             let Some(driver) = &mut self.driver else {
                 return;
             };
-            if !self.flag.0.swap(false, Ordering::SeqCst) {
+            if !self.flag.take() {
                 return;
             }
             let waker = Waker::from(self.flag.clone());
@@ -232,13 +242,12 @@ pub(crate) struct Asked {
 
 impl Asked {
     pub(crate) fn new(response: Response<Lines>) -> Self {
-        // The first poll needs no wake.
-        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let flag = Flag::set();
         Self { response, flag }
     }
 
     fn poll(&mut self) -> Option<String> {
-        if !self.flag.0.swap(false, Ordering::SeqCst) {
+        if !self.flag.take() {
             return None;
         }
         let waker = Waker::from(self.flag.clone());
@@ -260,7 +269,7 @@ impl Asked {
     }
 }
 
-fn describe(result: Result<String, Error>) -> String {
+pub(crate) fn describe(result: Result<String, Error>) -> String {
     let error = match result {
         Ok(reply) => return reply,
         Err(error) => error,

@@ -7,3 +7,4 @@ mod ends;
 mod lost;
 mod order;
 mod preamble;
+mod reserve;
