@@ -66,6 +66,11 @@ pub use connection::{
 };
 
 #[cfg(feature = "tokio")]
+mod gather;
+#[cfg(feature = "tokio")]
+pub use gather::Gather;
+
+#[cfg(feature = "tokio")]
 mod jitter;
 
 #[cfg(feature = "tokio")]

@@ -47,8 +47,6 @@ pub use configuration::{Configuration, SlowConsumer};
 mod connect;
 pub use connect::{connect, over};
 
-mod gather;
-
 mod ids;
 
 mod panics;

@@ -8,13 +8,12 @@ use std::{
 };
 
 use protosocket::{
-    CloseReason, Codec, ConnectionStats, DecodeError, Decoder, EncodeError, Encoder, InputPolicy,
-    MessageReactor, ReactorContext, ReactorStatus, SendError,
+    CloseReason, Codec, ConnectionStats, DecodeError, Decoder, EncodeError, Encoder, Gather,
+    InputPolicy, MessageReactor, ReactorContext, ReactorStatus, SendError,
 };
 
 use super::{
     Configuration, RpcClient, SlowConsumer,
-    gather::Gather,
     panics::Panics,
     table::{Arrival, Kind, Submission, Table, What},
 };
