@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protosocket::{CloseReason, ConnectionStats, Decoder, EncodeError, SendBuffer};
+use protosocket::{CloseReason, ConnectionStats, Decoder, EncodeError, Gather, SendBuffer};
 
 use crate::{
     Error, Execution, Expect, PipelineConfig, Protocol, Received,
@@ -39,6 +39,9 @@ pub(crate) struct Engine<P: Protocol> {
     submitted: VecDeque<Submission<P::Request>>,
     abandoned: Vec<u32>,
     arrivals: Vec<Arrival<P::Reply>>,
+    /// How many callers were woken since requests were last entered: they may enter others.
+    expected: usize,
+    gather: Gather,
     /// No request has to end before this instant.
     next_deadline: Option<Instant>,
     is_deserted: bool,
@@ -120,6 +123,8 @@ impl<P: Protocol> Engine<P> {
             submitted: VecDeque::new(),
             abandoned: Vec::new(),
             arrivals: Vec::new(),
+            expected: 0,
+            gather: Gather::new(),
             next_deadline: None,
             is_deserted: false,
             closing: None,
@@ -132,10 +137,22 @@ impl<P: Protocol> Engine<P> {
 
     // Between callers and connections.
 
-    /// Take note of the requests that were entered, and of those that were given up.
+    /// Take note of the requests that were entered, and of those that were given up, unless others that
+    /// are expected have not had their turn.
     pub(crate) fn exchange(&mut self, cx: &mut Context<'_>, now: Instant) {
         self.deliver();
-        let errands = (self.table).exchange(&mut self.submitted, &mut self.abandoned, cx);
+        if self.gather.is_on() {
+            return;
+        }
+        let (submitted, abandoned) = (&mut self.submitted, &mut self.abandoned);
+        let errands = (self.table).exchange(submitted, abandoned, self.expected, cx);
+        if errands.is_early {
+            self.expected -= self.submitted.len();
+            self.gather.begin(cx);
+        } else if !self.submitted.is_empty() || !self.waiting.is_empty() {
+            // Nobody has followed, or all have.
+            self.expected = 0;
+        }
         self.is_deserted |= errands.is_deserted;
         if self.closing.is_none()
             && let Some(within) = errands.closing
@@ -215,6 +232,7 @@ impl<P: Protocol> Engine<P> {
             // Without the lock: what nobody wanted is dropped here, and tasks may be woken on the spot.
             for_each(self.arrivals.drain(..), |arrival| {
                 if let What::Wake(Some(waker)) = arrival.what {
+                    self.expected += 1;
                     waker.wake();
                 }
             });
@@ -438,7 +456,8 @@ impl<P: Protocol> Engine<P> {
     /// The next request to be sent, if one may be.
     pub(crate) fn next_request(&mut self, max_in_flight: usize) -> Option<Outgoing<P>> {
         let encoded = self.in_flight.len() + self.unreplied.len();
-        if !matches!(self.stage, Stage::Open) || encoded >= max_in_flight {
+        let may_send = matches!(self.stage, Stage::Open) && !self.gather.is_on();
+        if !may_send || encoded >= max_in_flight {
             return None;
         }
         loop {

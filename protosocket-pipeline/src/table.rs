@@ -85,6 +85,8 @@ pub(crate) enum What<Reply> {
 
 /// What the driver is told beside requests.
 pub(crate) struct Errands {
+    /// Others that are expected have not had their turn, and wake nobody.
+    pub(crate) is_early: bool,
     /// No handle is left.
     pub(crate) is_deserted: bool,
     /// The client was closed, and how much time it has.
@@ -325,17 +327,25 @@ impl<P: Protocol> Table<P> {
 
     // What the driver does.
 
-    /// Take what callers have entered, and register for what they will.
+    /// Take what callers have entered, and register for what they will, unless some have entered
+    /// requests and fewer than were `expected`.
     pub(crate) fn exchange(
         &self,
         submitted: &mut VecDeque<Submission<P::Request>>,
         abandoned: &mut Vec<u32>,
+        expected: usize,
         cx: &mut Context<'_>,
     ) -> Errands {
         let mut fresh = None;
         loop {
             let mut state = self.lock();
-            let Some(stale) = keep(&mut state.driver, &mut fresh, cx) else {
+            let has_begun = 1..expected;
+            let is_early = has_begun.contains(&state.submitted.len());
+            let kept = match is_early {
+                true => Some(state.driver.take()),
+                false => keep(&mut state.driver, &mut fresh, cx),
+            };
+            let Some(stale) = kept else {
                 drop(state);
                 fresh = Some(cx.waker().clone());
                 continue;
@@ -343,6 +353,7 @@ impl<P: Protocol> Table<P> {
             mem::swap(submitted, &mut state.submitted);
             mem::swap(abandoned, &mut state.abandoned);
             let errands = Errands {
+                is_early,
                 is_deserted: state.is_deserted,
                 closing: state.closing,
             };

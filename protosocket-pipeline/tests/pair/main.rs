@@ -1,0 +1,4 @@
+//! Clients and servers together: on several threads, and through a network that fails.
+
+mod numbers;
+mod threads;
