@@ -1,4 +1,5 @@
 //! Clients and servers together: on several threads, and through a network that fails.
 
-mod numbers;
+mod echoes;
+mod simulated;
 mod threads;

@@ -15,7 +15,7 @@ use protosocket::{Backoff, ConnectError, Reconnect, SocketConnector, Transport};
 use protosocket_pipeline::{PipelineConfig, connect};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
-use crate::numbers::Echoes;
+use crate::echoes::Echoes;
 
 /// A pipe that counts how often it is written into.
 struct Counted {
