@@ -1,6 +1,10 @@
 //! Connections that are lost, and what becomes of the requests.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use crate::common::*;
 
@@ -80,6 +84,28 @@ fn what_has_no_reply_has_a_deadline_until_it_is_written() {
     quiet.waits();
     world.advance(Duration::from_secs(1));
     assert_eq!(quiet.end(), "deadline_exceeded, maybe executed");
+}
+
+#[test]
+fn what_was_written_in_the_last_poll_of_a_connection_is_said() {
+    let mut world = World::new();
+    let peer = world.open();
+    // A poll ends after so many writes, before the reactor is asked again.
+    peer.set_max_write(1);
+    let mut quiet: Vec<_> = (0..7).map(|_| world.ask("quiet")).collect();
+    let driver = world.driver.as_mut().unwrap().as_mut();
+    assert!(
+        driver
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    let written = heard(&peer);
+    assert_eq!(written, "quiet\n".repeat(5) + "q");
+    world.driver = None;
+    let ends: Vec<_> = quiet.iter_mut().map(Asked::end).collect();
+    assert_eq!(ends[..5], ["said"; 5]);
+    assert_eq!(ends[5], "connection_lost, maybe executed: dropped");
+    assert_eq!(ends[6], "connection_lost, never sent");
 }
 
 #[test]
