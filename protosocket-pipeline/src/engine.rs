@@ -13,7 +13,7 @@ use protosocket::{CloseReason, ConnectionStats, Decoder, EncodeError, Gather, Se
 use crate::{
     Error, Execution, Expect, PipelineConfig, Protocol, Received,
     error::Violation,
-    panics::for_each_despite_panics as for_each,
+    panics::Panics,
     table::{Arrival, Submission, Table, What},
 };
 
@@ -227,17 +227,23 @@ impl<P: Protocol> Engine<P> {
 
     /// Bring what has arrived to its callers.
     pub(crate) fn deliver(&mut self) {
+        let mut panics = Panics::default();
+        self.deliver_despite(&mut panics);
+        panics.resume();
+    }
+
+    fn deliver_despite(&mut self, panics: &mut Panics) {
         if !self.arrivals.is_empty() {
             self.table.deliver(&mut self.arrivals);
             // Without the lock: what nobody wanted is dropped here, and tasks may be woken on the spot.
-            for_each(self.arrivals.drain(..), |arrival| {
+            panics.contain(self.arrivals.drain(..), |arrival| {
                 if let What::Wake(Some(waker)) = arrival.what {
                     self.expected += 1;
                     waker.wake();
                 }
             });
         }
-        self.table.offer_room();
+        panics.contain([&self.table], |table| table.offer_room());
     }
 
     /// Whether nothing is to be done any more, by a client that nobody asks any more.
@@ -264,7 +270,9 @@ impl<P: Protocol> Engine<P> {
     /// Tell the requests whose time is over.
     pub(crate) fn on_deadline(&mut self, now: Instant) -> Due {
         if self.closing.is_some_and(|at| at <= now) {
-            self.fail_all(|execution| Error::Closed { execution });
+            let mut panics = Panics::default();
+            self.fail_all(|execution| Error::Closed { execution }, &mut panics);
+            panics.resume();
             return Due::End;
         }
         if let Some(after) = self.answer_timeout
@@ -449,7 +457,9 @@ impl<P: Protocol> Engine<P> {
         error: Arc<dyn std::error::Error + Send + Sync>,
     ) -> Violation {
         tracing::warn!(%error, "the preamble of a connection failed");
-        self.fail_all(|_| Error::Preamble(error.clone()));
+        let mut panics = Panics::default();
+        self.fail_all(|_| Error::Preamble(error.clone()), &mut panics);
+        panics.resume();
         Violation::Preamble(error)
     }
 
@@ -588,7 +598,7 @@ impl<P: Protocol> Engine<P> {
     }
 
     /// All requests fail.
-    fn fail_all(&mut self, error: impl Fn(Execution) -> Error) {
+    fn fail_all(&mut self, error: impl Fn(Execution) -> Error, panics: &mut Panics) {
         while let Some(it) = self.pop_last_encoded() {
             if self.is_awaited(&it) {
                 self.finish(it.index, Err(error(Execution::MaybeExecuted)));
@@ -600,13 +610,15 @@ impl<P: Protocol> Engine<P> {
             }
         }
         self.stale = 0;
-        self.deliver();
+        self.deliver_despite(panics);
     }
 
     /// The driver ends: everybody is told.
     pub(crate) fn end(&mut self, error: impl Fn(Execution) -> Error) {
-        self.fail_all(&error);
-        self.table.end(error(Execution::NeverSent));
+        let mut panics = Panics::default();
+        self.fail_all(&error, &mut panics);
+        self.table.end(error(Execution::NeverSent), &mut panics);
+        panics.resume();
     }
 }
 

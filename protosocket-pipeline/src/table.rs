@@ -14,9 +14,7 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore};
 
-use crate::{
-    Error, Execution, PipelineConfig, Protocol, panics::for_each_despite_panics as for_each,
-};
+use crate::{Error, Execution, PipelineConfig, Protocol, panics::Panics};
 
 /// All requests that are not over, and what callers and driver have to tell each other.
 ///
@@ -401,7 +399,7 @@ impl<P: Protocol> Table<P> {
 
     /// The driver carries out no more requests: those that are not over are told `end`, and later
     /// ones, too.
-    pub(crate) fn end(&self, end: Error) {
+    pub(crate) fn end(&self, end: Error, panics: &mut Panics) {
         let mut state = self.lock();
         let submitted = mem::take(&mut state.submitted);
         let driver = state.driver.take();
@@ -423,10 +421,10 @@ impl<P: Protocol> Table<P> {
         state.end = Some(end);
         self.dequeue(submitted.len());
         drop(state);
-        drop(driver);
-        for_each(wakers, Waker::wake);
-        for_each([()], |()| self.offer_room());
-        for_each(submitted, drop);
+        panics.contain(wakers, Waker::wake);
+        panics.contain([self], Self::offer_room);
+        panics.contain(driver, drop);
+        panics.contain(submitted, drop);
     }
 
     #[inline]

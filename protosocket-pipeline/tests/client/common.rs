@@ -145,6 +145,15 @@ impl Wake for Flag {
     }
 }
 
+/// A waker that does this on the spot.
+struct Spot<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Wake for Spot<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
 type Driver = Pin<Box<dyn Future<Output = Result<(), Arc<ReconnectError>>>>>;
 
 /// A client, its driver, and the server's ends of its streams.
@@ -244,6 +253,14 @@ impl Asked {
     pub(crate) fn new(response: Response<Lines>) -> Self {
         let flag = Flag::set();
         Self { response, flag }
+    }
+
+    /// Wait with a waker that does `act` on the spot.
+    pub(crate) fn wait_and(mut self, act: impl Fn() + Send + Sync + 'static) -> Response<Lines> {
+        let waker = Waker::from(Arc::new(Spot(act)));
+        let polled = Pin::new(&mut self.response).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        self.response
     }
 
     fn poll(&mut self) -> Option<String> {

@@ -6,5 +6,6 @@ mod common;
 mod ends;
 mod lost;
 mod order;
+mod panics;
 mod preamble;
 mod reserve;
