@@ -1,7 +1,7 @@
 //! Callers on several threads.
 
 use std::{
-    future::pending,
+    future::{pending, poll_fn},
     io,
     pin::Pin,
     sync::{
@@ -11,11 +11,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use protosocket::{Backoff, ConnectError, Reconnect, SocketConnector, Transport};
-use protosocket_pipeline::{PipelineConfig, connect};
+use protosocket::{
+    Backoff, ConnectError, Reconnect, SocketConnector, SocketListener, Transport, memory_listener,
+};
+use protosocket_pipeline::{Error, Execution, PipelineClient, PipelineConfig, connect};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
-use crate::echoes::Echoes;
+use crate::echoes::{Echoes, Heard, serve};
 
 /// A pipe that counts how often it is written into.
 struct Counted {
@@ -114,4 +116,81 @@ async fn requests_of_callers_that_were_answered_together_are_written_together() 
         writes <= 4 * REQUESTS,
         "{writes} writes for {REQUESTS} requests of {CALLERS} callers each"
     );
+}
+
+/// Ask so many times, and tell how often the connection was lost meanwhile.
+async fn ask(
+    client: PipelineClient<Echoes>,
+    caller: usize,
+    requests: usize,
+) -> Vec<(String, Error)> {
+    let mut lost = Vec::new();
+    let mut held = Vec::new();
+    for n in 0..requests {
+        let kind = if n % 5 == 4 { "quiet" } else { "ask" };
+        let text = format!("{kind} {caller}.{n}");
+        let response = client.reserve().await.unwrap().request(text.clone());
+        if n % 7 == 0 {
+            // Given up: it may be sent or not.
+            drop(response);
+            continue;
+        }
+        held.push((text, response));
+        if held.len() > n % 4 || n + 1 == requests {
+            for (text, response) in held.drain(..) {
+                match response.await {
+                    Ok(reply) => assert_eq!(reply, text),
+                    Err(error) => lost.push((text, error)),
+                }
+            }
+        }
+    }
+    lost
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_from_all_threads_end_as_they_should_while_servers_come_and_go() {
+    let heard = Arc::new(Mutex::new(Heard::new()));
+    let (mut listener, connector) = memory_listener(4096);
+    let hears = heard.clone();
+    let server = tokio::spawn(async move {
+        for number in 0.. {
+            let accepted = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+            let stream = accepted.establish.await.unwrap();
+            let hears = hears.clone();
+            tokio::spawn(async move {
+                let hear = |line| *hears.lock().unwrap().entry(line).or_default() += 1;
+                // The first ones close in the midst of it.
+                let most = if number < 5 { 1000 } else { usize::MAX };
+                let _ = serve(stream, most, hear).await;
+            });
+        }
+    });
+    // So few that callers wait for each other, but more than all of them hold while they wait.
+    let config = PipelineConfig::new()
+        .max_in_flight(64)
+        .and_then(|config| config.max_queued(32))
+        .unwrap();
+    let reconnect = Reconnect::new(connector, Backoff::new()).unwrap();
+    let (client, driver) = connect(reconnect, Echoes, &config);
+    let driver = tokio::spawn(driver);
+    let callers: Vec<_> = (0..20)
+        .map(|caller| tokio::spawn(ask(client.clone(), caller, 500)))
+        .collect();
+    let mut lost = Vec::new();
+    for caller in callers {
+        lost.extend(caller.await.unwrap());
+    }
+    drop(client);
+    driver.await.unwrap().unwrap();
+    server.abort();
+    let heard = heard.lock().unwrap();
+    assert!(heard.values().all(|times| *times == 1), "each once");
+    assert!(heard.len() > 5000, "{}", heard.len());
+    for (text, error) in lost {
+        let Error::ConnectionLost { execution, .. } = &error else {
+            panic!("{text}: {error}");
+        };
+        assert_eq!(*execution, Execution::MaybeExecuted, "{text}: {error}");
+    }
 }
