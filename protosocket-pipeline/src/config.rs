@@ -9,7 +9,7 @@ use protosocket::{ConfigError, ConnectionConfig, Limits};
 /// | [`max_in_flight`](Self::max_in_flight) | 4,096 | what is sent ahead of the replies keeps a fast network busy, and is lost with its connection |
 /// | [`max_queued`](Self::max_queued) | 4,096 | an outage of seconds is waited out, and does not become one of memory |
 /// | [`request_timeout`](Self::request_timeout) | 30 s | nobody waits for longer, for a connection or for a reply |
-/// | [`answer_timeout`](Self::answer_timeout) | 30 s | a server that says nothing for so long while it is asked is gone |
+/// | [`answer_timeout`](Self::answer_timeout) | 30 s | a server that answers nothing for so long while it is asked is gone |
 /// | [`connection`](Self::connection) | [`Limits::client`], no lingering | a client that has all its replies has nothing to linger for |
 #[derive(Debug, Clone)]
 pub struct PipelineConfig {
@@ -82,8 +82,8 @@ impl PipelineConfig {
         Ok(self)
     }
 
-    /// How long the server may send nothing while requests wait for their replies, before the
-    /// connection is taken for dead and replaced.
+    /// How long the server may answer nothing while requests wait for their replies, before the
+    /// connection is taken for dead and replaced. Pushes are no answers.
     ///
     /// # Errors
     /// Zero.

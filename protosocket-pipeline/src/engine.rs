@@ -50,8 +50,10 @@ pub(crate) struct Engine<P: Protocol> {
     stage: Stage<P>,
     /// Messages that were encoded for this connection.
     encoded: u64,
-    /// Since when the server has said nothing, while it is asked.
+    /// Since when the server has answered nothing, while it is asked.
     quiet_since: Option<Instant>,
+    /// It has, since the time was last noted.
+    has_answered: bool,
     /// The server has finished sending, for which the connection is cut.
     input_ended: bool,
 }
@@ -131,6 +133,7 @@ impl<P: Protocol> Engine<P> {
             stage: Stage::New,
             encoded: 0,
             quiet_since: None,
+            has_answered: false,
             input_ended: false,
         }
     }
@@ -323,6 +326,7 @@ impl<P: Protocol> Engine<P> {
         self.stage = Stage::New;
         self.encoded = 0;
         self.quiet_since = None;
+        self.has_answered = false;
         self.input_ended = false;
         self.protocol.decoder()
     }
@@ -349,10 +353,13 @@ impl<P: Protocol> Engine<P> {
         }
     }
 
-    /// The server has sent something.
+    /// The server has sent something. What it pushes is no answer: whoever waits for one could wait
+    /// for ever beside that.
     #[inline]
     pub(crate) fn hear(&mut self, now: Instant) {
-        self.quiet_since = Some(now);
+        if std::mem::take(&mut self.has_answered) {
+            self.quiet_since = Some(now);
+        }
     }
 
     /// A message has come. `false` if it must not.
@@ -367,7 +374,9 @@ impl<P: Protocol> Engine<P> {
         let front = self.in_flight.front_mut();
         let has_front = front.is_some();
         let expected = front.map(|it| &mut it.end);
-        match self.protocol.receive(expected, message) {
+        let received = self.protocol.receive(expected, message);
+        self.has_answered |= matches!(received, Received::Reply(_) | Received::Part);
+        match received {
             Received::Reply(reply) => {
                 let Some(Encoded { waiting, .. }) = self.in_flight.pop_front() else {
                     return Err(Violation::Unasked);

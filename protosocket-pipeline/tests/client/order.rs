@@ -67,9 +67,9 @@ fn a_late_reply_is_swallowed() {
     let mut patient = world.client.as_ref().unwrap().with_timeout(None);
     let mut hasty = world.ask("hasty");
     world.settle();
-    // Something is heard meanwhile, so that the server is not taken for dead.
+    // A part of the answer is heard meanwhile, so that the server is not taken for dead.
     world.advance(Duration::from_secs(20));
-    peer.send(">alive\n");
+    peer.send("+part\n");
     world.settle();
     let mut asked = Asked::new(patient.request("patient".into()));
     patient = patient.clone();
