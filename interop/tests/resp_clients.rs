@@ -17,14 +17,14 @@ fn server() -> (Program, u16) {
             "-p",
             "protosocket-resp",
             "--example",
-            "server",
+            "resp-server",
         ])
         .status();
     assert!(built.expect("cargo runs").success(), "it builds");
     let own = env::current_exe().expect("this is a program");
     let folder = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
     let port = free_port();
-    let mut command = Command::new(folder.join("examples/server"));
+    let mut command = Command::new(folder.join("examples/resp-server"));
     command.arg(format!("127.0.0.1:{port}"));
     (Program::serve(&mut command, port), port)
 }

@@ -1,4 +1,4 @@
-//! Talks to a memcached: `cargo run --example client -- [127.0.0.1:11211]`.
+//! Talks to a memcached: `cargo run --example memcached-client -- [127.0.0.1:11211]`.
 
 #![expect(clippy::print_stdout, reason = "it tells its user what came")]
 

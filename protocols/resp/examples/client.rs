@@ -1,6 +1,6 @@
 //! Sets a key, counts, and asks for several things at once.
 //!
-//! `cargo run -p protosocket-resp --example client -- 127.0.0.1:6379`
+//! `cargo run -p protosocket-resp --example resp-client -- 127.0.0.1:6379`
 
 #![expect(
     clippy::print_stdout,

@@ -1,5 +1,5 @@
 //! A client that says a line over TLS and prints the answer: `cargo run -p protosocket-tls
-//! --example client -- 127.0.0.1:8443 authority.pem hello`, with a server of the example `server`.
+//! --example tls-client -- 127.0.0.1:8443 authority.pem hello`, with a server of the example `tls-server`.
 
 #![expect(clippy::print_stdout, reason = "it shows what was answered")]
 

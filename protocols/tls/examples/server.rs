@@ -1,6 +1,6 @@
 //! A server that echoes lines over TLS, with a certificate that it makes for itself, or with yours.
 //!
-//! `cargo run -p protosocket-tls --features dev-certificate --example server` prints what to type
+//! `cargo run -p protosocket-tls --features dev-certificate --example tls-server` prints what to type
 //! next. With `-- 127.0.0.1:8443 chain.pem key.pem` it reads your files, and reads them again when
 //! they change. Ctrl-C drains.
 
@@ -100,7 +100,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::spawn(server);
     println!("listening on {address}; type, in another terminal:");
     println!("  openssl s_client -connect {address} -servername localhost -CAfile {ca} -alpn echo");
-    println!("  cargo run -p protosocket-tls --example client -- {address} {ca} hello");
+    println!("  cargo run -p protosocket-tls --example tls-client -- {address} {ca} hello");
 
     tokio::signal::ctrl_c().await?;
     println!("drained: {}", handle.drain(Duration::from_secs(10)).await);

@@ -1,4 +1,4 @@
-//! A memcached in memory: `cargo run --example server -- [--port 11211] [--memory 64]`.
+//! A memcached in memory: `cargo run --example memcached-server -- [--port 11211] [--memory 64]`.
 //!
 //! `--memory` is in MiB: above it, the items that were used longest ago are evicted. Ctrl-C drains.
 

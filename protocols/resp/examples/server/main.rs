@@ -1,6 +1,6 @@
 //! A key-value server in memory that redis-cli, redis-benchmark and redis-py get along with.
 //!
-//! `cargo run --release -p protosocket-resp --example server -- 127.0.0.1:6380`
+//! `cargo run --release -p protosocket-resp --example resp-server -- 127.0.0.1:6380`
 
 #![expect(clippy::print_stdout, reason = "it tells its user where it listens")]
 
