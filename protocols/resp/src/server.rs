@@ -1,6 +1,6 @@
 use protosocket::{DecodeError, MessageReactor, ReactorContext, ReactorStatus, SendError};
 
-use crate::{ErrorReply, Protocol, Reply, Request, ServerCodec, Value, data::one_line};
+use crate::{ErrorReply, Protocol, Reply, Request, ServerCodec, Value};
 
 /// What a server does with the commands of one connection.
 ///
@@ -201,6 +201,6 @@ impl<H: Handler> MessageReactor for Server<H> {
             error => format!("ERR Protocol error: {error}"),
         };
         // Said or not, this is the end.
-        let _ = context.send_control(Value::Error(ErrorReply::new(one_line(&line))));
+        let _ = context.send_control(Value::Error(ErrorReply::escaped(&line)));
     }
 }

@@ -10,5 +10,4 @@ mod request;
 pub use request::{Args, Request};
 
 mod value;
-pub(crate) use value::one_line;
 pub use value::{ErrorReply, Protocol, Value};

@@ -147,6 +147,11 @@ impl ErrorReply {
         self.split().0
     }
 
+    /// An error of one line, in which control characters of `line` are escaped.
+    pub fn escaped(line: &str) -> Self {
+        Self::new(one_line(line))
+    }
+
     /// The rest, which is for people.
     pub fn message(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.split().1)
@@ -190,7 +195,7 @@ impl fmt::Debug for ErrorReply {
 impl std::error::Error for ErrorReply {}
 
 /// `text` with its control characters escaped.
-pub(crate) fn one_line(text: &str) -> String {
+fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character.is_control() {
